@@ -1,0 +1,1 @@
+"""What two or more exercises share. Nothing here imports an exercise."""

