@@ -247,7 +247,7 @@ def evaluate_once(model, tokenizer, test: dict, max_length: int, output) -> dict
     import numpy as np
     from scipy.stats import binomtest
 
-    from utils import reporting
+    from utils import corpora, plots, reporting
 
     def predict(texts):
         return predict_probabilities(model, tokenizer, texts, max_length)
@@ -260,7 +260,8 @@ def evaluate_once(model, tokenizer, test: dict, max_length: int, output) -> dict
                "calibration_error": calibration_error(confidence, right), "test_examples": len(labels)}
     reporting.say(f"accuracy {results['accuracy']:.3f} (95 % interval {low:.3f} to {high:.3f}), F1 {results['f1']:.3f}, "
                   f"mean confidence {confidence.mean():.3f}, calibration error {results['calibration_error']:.3f}")
-    draw_evaluation(labels, predicted, confidence, right, output)
+    output.save_figure("confusion_matrix.png", plots.confusion_matrix(labels, predicted, corpora.LABELS))
+    output.save_figure("calibration.png", plots.calibration(confidence, right))
 
     lengths = np.array([len(text.split()) for text in test["text"]])
     edges = np.quantile(lengths, [0, 0.25, 0.5, 0.75, 1]).astype(int)
@@ -284,32 +285,6 @@ def evaluate_once(model, tokenizer, test: dict, max_length: int, output) -> dict
     for item in results["influences"]:
         show_influence(item["text"], item["words"])
     return {**results, "most_confident_mistakes": mistakes}
-
-
-def draw_evaluation(labels, predicted, confidence, right, output) -> None:
-    """Save confusion_matrix.png and calibration.png."""
-    import numpy as np
-    from sklearn.metrics import ConfusionMatrixDisplay
-
-    from utils import corpora, reporting
-
-    fig, axes = reporting.figure(figsize=(4.2, 3.6))
-    ConfusionMatrixDisplay.from_predictions(labels, predicted, display_labels=corpora.LABELS, cmap="Blues", ax=axes,
-                                            labels=[0, 1])
-    output.save_figure("confusion_matrix.png", fig)
-
-    fig, (top, bottom) = reporting.figure(2, 1, figsize=(4.6, 5), height_ratios=(3, 1), sharex=True)
-    edges = np.linspace(0.5, 1, 6)
-    bin_of = np.digitize(confidence, edges[1:-1])
-    filled = [b for b in range(5) if (bin_of == b).any()]
-    top.plot([0.5, 1], [0.5, 1], "--", color="grey", label="perfectly calibrated")
-    top.plot([confidence[bin_of == b].mean() for b in filled], [right[bin_of == b].mean() for b in filled], "o-",
-             label="this model")
-    top.set(ylabel="share that was right", title="Calibration on the test split")
-    top.legend()
-    bottom.hist(confidence, bins=edges)
-    bottom.set(xlabel="confidence in the predicted label", ylabel="reviews")
-    output.save_figure("calibration.png", fig)
 
 
 # Part 5: one word, several vectors
@@ -353,7 +328,7 @@ def compare_senses(before, after, tokenizer, words: list[dict], output) -> dict:
     """Print, draw and return how alike a word's vectors are within and across its senses, layer by layer."""
     import torch
 
-    from utils import reporting
+    from utils import plots, reporting
 
     vectors, rows = {}, []
     for item in words:
@@ -371,32 +346,13 @@ def compare_senses(before, after, tokenizer, words: list[dict], output) -> dict:
         rows.append(row)
     reporting.table("Cosine similarity of " + ", ".join(w["word"] for w in words) + " between sentences, by layer",
                     ["layer", "same sense", "other sense", "same, tuned", "other, tuned"], rows)
-    draw_senses(vectors, words, output)
-    return {"columns": ["layer", "same_before", "other_before", "same_after", "other_after"], "rows": rows}
-
-
-def draw_senses(vectors: dict, words: list[dict], output) -> None:
-    """Save word_similarity.png (the first word's heat maps, last layer) and word_map.png (2-D scatter of all)."""
-    from sklearn.decomposition import PCA
-
-    from utils import reporting
-
     word, order = words[0]["word"], words[0]["order"]
-    fig, axes = reporting.figure(1, 2, figsize=(11, 4.4))
-    for ax, name in zip(axes, ("before", "after"), strict=True):
-        reporting.heat_map(ax, cosine_matrix(vectors[word, name][:, -1]), order, order,
-                           f"'{word}', last layer, {name} fine-tuning", vmin=0, vmax=1)
-    output.save_figure("word_similarity.png", fig)
-
-    fig, axes = reporting.figure(1, len(words), figsize=(3.6 * len(words), 3.4), squeeze=False)
-    for ax, item in zip(axes[0], words, strict=True):
-        points = PCA(2).fit_transform(vectors[item["word"], "before"][:, -1].numpy())
-        for marker, sense in zip("os^D", dict.fromkeys(item["order"]), strict=False):
-            chosen = [i for i, s in enumerate(item["order"]) if s == sense]
-            ax.scatter(points[chosen, 0], points[chosen, 1], marker=marker, label=sense)
-        ax.set(title=f"{item['word']}: its sentences (PCA)", xticks=[], yticks=[])
-        ax.legend(fontsize=8)
-    output.save_figure("word_map.png", fig)
+    output.save_figure("word_similarity.png", plots.heat_maps(
+        [(f"'{word}', last layer, {name} fine-tuning", cosine_matrix(vectors[word, name][:, -1]), order, order)
+         for name in ("before", "after")], vmin=0, vmax=1))
+    output.save_figure("word_map.png", plots.sense_maps(
+        {w["word"]: (vectors[w["word"], "before"][:, -1].numpy(), w["order"]) for w in words}))
+    return {"columns": ["layer", "same_before", "other_before", "same_after", "other_after"], "rows": rows}
 
 
 def show_attention(encoder, tokenizer, sentence: str, query: str, output) -> list[tuple[str, float]]:
@@ -406,7 +362,7 @@ def show_attention(encoder, tokenizer, sentence: str, query: str, output) -> lis
     """
     import torch
 
-    from utils import reporting
+    from utils import plots, reporting
 
     batch = tokenizer(sentence, return_tensors="pt").to(encoder.device)
     tokens = tokenizer.convert_ids_to_tokens(batch["input_ids"][0].tolist())
@@ -418,12 +374,9 @@ def show_attention(encoder, tokenizer, sentence: str, query: str, output) -> lis
     ranked = sorted(zip(tokens[1:-1], inner.tolist(), strict=True), key=lambda pair: -pair[1])
     nouns = [i for i, token in enumerate(tokens) if token in ("monkey", "banana")]
     layer, head = divmod(int(weights[:, :, position, nouns or [position]].sum(-1).argmax()), weights.shape[1])
-    fig, (left, right) = reporting.figure(1, 2, figsize=(13, 4.6))
-    reporting.heat_map(left, from_query, [f"layer {i + 1}" for i in range(len(weights))], tokens,
-                       f"Where '{query}' looks, mean of the heads")
-    reporting.heat_map(right, weights[layer, head], tokens, tokens,
-                       f"Layer {layer + 1}, head {head + 1}: the head with most from '{query}' to the nouns")
-    output.save_figure("attention.png", fig)
+    output.save_figure("attention.png", plots.heat_maps([
+        (f"Where '{query}' looks, mean of the heads", from_query, [f"layer {i + 1}" for i in range(len(weights))], tokens),
+        (f"Layer {layer + 1}, head {head + 1}: most from '{query}' to the nouns", weights[layer, head], tokens, tokens)]))
     reporting.say(f"'{query}' looks most at " + ", ".join(f"{token} {value:.2f}" for token, value in ranked[:5])
                   + " (mean of all heads, [CLS] and [SEP] aside). See attention.png. Attention shows where information may"
                   " flow, not why the model decides.")
@@ -544,7 +497,7 @@ def main(argv: list[str] | None = None) -> dict:
     if args.predict:
         return predict(args)
 
-    from utils import course_data, reporting, runtime, training
+    from utils import course_data, plots, reporting, runtime, training
 
     clock, prompts = runtime.Stopwatch(), course_data.load_sample_prompts()
     setup = prepare(args)
@@ -572,7 +525,7 @@ def main(argv: list[str] | None = None) -> dict:
     reporting.say(f"{results['train_seconds']:.0f} s, best validation accuracy {trainer.state.best_metric:.3f} at step "
                   f"{trainer.state.best_global_step}, which is the model kept.")
     setup.output.save_model(trainer.model, setup.tokenizer)
-    setup.output.save_figure("learning_curves.png", reporting.learning_curves(
+    setup.output.save_figure("learning_curves.png", plots.learning_curves(
         results["history"], {"eval_accuracy": "validation accuracy", "eval_f1": "validation F1"}))
 
     reporting.heading("Part 4: evaluation on the test split, once", "Compare with the baselines of part 2.")
