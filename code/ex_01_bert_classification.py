@@ -171,10 +171,11 @@ def make_trainer(setup: Setup, args):
         eval_strategy="steps", eval_steps=often, save_strategy="steps", save_steps=often, save_total_limit=2,
         load_best_model_at_end=True, metric_for_best_model="accuracy", logging_steps=max(1, often // 4),
         average_tokens_across_devices=False,  # a classifier's loss is a mean per review; True would double it on 2 processes
-        report_to="none", disable_tqdm=True,
+        ddp_find_unused_parameters=False, report_to="none", disable_tqdm=True,
     )
+    by_length = sorted(range(len(tokens["validation"])), key=lambda i: len(tokens["validation"]["input_ids"][i]))
     return Trainer(model=setup.model, args=settings, train_dataset=tokens["train"].select(order),
-                   eval_dataset=tokens["validation"], processing_class=tokenizer,
+                   eval_dataset=tokens["validation"].select(by_length), processing_class=tokenizer,
                    data_collator=DataCollatorWithPadding(tokenizer), compute_metrics=compute_metrics)
 
 
@@ -472,6 +473,8 @@ def prepare(args) -> Setup:
         "output": output.path,
     })
     resume_from = training.checkpoint_to_resume(output.checkpoints) if args.resume else None
+    if is_main_process() and not args.resume:
+        training.clear_checkpoints(output.checkpoints)
     return Setup(device, checkpoint, tokenizer, model.to(device), preset, reviews, output, resume_from)
 
 

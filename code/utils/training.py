@@ -42,7 +42,11 @@ def train(trainer: Trainer, checkpoint: Path | None) -> float:
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(Progress())
     start = time.perf_counter()
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except KeyboardInterrupt:
+        reporting.say("\nInterrupted: the same command with --resume goes on from the last checkpoint.")
+        raise
     return time.perf_counter() - start
 
 
@@ -62,7 +66,7 @@ def checkpoint_to_resume(folder: Path) -> Path:
 
 
 def clear_checkpoints(folder: Path) -> None:
-    """Remove a folder of checkpoints, which take much room and serve no more."""
+    """Remove a folder of checkpoints: those of a finished run, or of an interrupted one that is started afresh."""
     shutil.rmtree(folder, ignore_errors=True)
 
 

