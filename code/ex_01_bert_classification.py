@@ -1,7 +1,7 @@
 """Exercise 1: fine-tune a pre-trained BERT to tell good movie reviews from bad ones.
 
-You will see (1) how text becomes tokens, (2) what simple baselines reach, (3) fine-tuning with the Trainer, (4) how good
-the result is, where it errs and which words moved it, (5) that one word has different vectors in different sentences.
+You will see (1) how text becomes tokens, (2) what simple baselines reach, (3) fine-tuning with the Trainer, (4) how
+good the result is, where it errs and which words moved it, (5) that one word has other vectors in other sentences.
 
     python code/ex_01_bert_classification.py                      quick: minutes on two CPU cores, under 3 GB
     python code/ex_01_bert_classification.py --preset smoke       random tiny model, seconds: does it all run?
@@ -32,7 +32,7 @@ METRIC = str(Path(__file__).resolve().parent / "utils" / "accuracy_f1.py")
 LARGE = 60_000_000  # parameters; above it, quick takes fewer reviews, so that BERT-base too stays near ten minutes
 PRESETS = {
     "smoke": {"train": 400, "validation": 80, "test": 84, "epochs": 4, "learning_rate": 3e-3, "max_length": 64},
-    "quick": {"train": 8000, "validation": 500, "test": 1000, "epochs": 1, "learning_rate": 5e-5, "max_length": 128},
+    "quick": {"train": 8000, "validation": 500, "test": 1000, "epochs": 1, "learning_rate": 1e-4, "max_length": 128},
     "quick, large model": {"train": 2000, "validation": 300, "test": 500, "epochs": 1, "learning_rate": 5e-5,
                            "max_length": 128},
     "full": {"train": None, "validation": None, "test": None, "epochs": 3, "learning_rate": 3e-5, "max_length": 256},
@@ -42,12 +42,12 @@ PRESETS = {
 def parse_arguments(argv: list[str] | None):
     parser = shared_parser(__doc__, "ex_01")
     add = parser.add_argument
-    add("--data", metavar="NAME", help="rotten_tomatoes, imdb, packaged (from PyPI), tiny, or a .csv or .jsonl file with "
-        "columns text and label; default: rotten_tomatoes, or packaged if the Hub is out of reach")
+    add("--data", metavar="NAME", help="rotten_tomatoes, imdb, packaged (from PyPI), tiny, or a .csv or .jsonl file "
+        "with columns text and label; default: rotten_tomatoes, or packaged if the Hub is out of reach")
     add("--batch-size", type=positive_int, default=32, help="reviews per training step (default: %(default)s)")
-    add("--max-length", type=positive_int, help="tokens after which a review is cut (default: the preset's, 64 to 256)")
+    add("--max-length", type=positive_int, help="tokens after which a review is cut (default: the preset's)")
     add("--resume", action="store_true", help="go on with a run that was interrupted")
-    add("--predict", action="append", metavar="TEXT", help="label a text with the saved model (repeatable), no training")
+    add("--predict", action="append", metavar="TEXT", help="label a text with the saved model, repeatable")
     return parser.parse_args(argv)
 
 
@@ -72,8 +72,8 @@ def show_tokens(tokenizer, sentence: str) -> None:
         columns += [tokenizer.convert_ids_to_tokens(ids), ids, mask]
     reporting.table("One batch of two sentences", ["token", "id", "attention mask"] * 2,
                     [list(row) for row in zip(*columns, strict=True)])
-    reporting.say(f"The vocabulary has {len(tokenizer):,} entries. A rare word is cut into pieces (## continues a word); "
-                  "[PAD] fills the shorter sentence, and a mask of 0 tells the model to look away from it.")
+    reporting.say(f"The vocabulary has {len(tokenizer):,} entries. A rare word is cut into pieces (## continues a "
+                  "word); [PAD] fills the shorter sentence, and a mask of 0 tells the model to look away from it.")
 
 
 def show_masked_guesses(checkpoint, tokenizer, sentence: str, device: str) -> list[str]:
@@ -85,9 +85,9 @@ def show_masked_guesses(checkpoint, tokenizer, sentence: str, device: str) -> li
 
     architectures = checkpoints.load(AutoConfig, checkpoint).architectures or []
     if not any("MaskedLM" in name or "PreTraining" in name for name in architectures):
-        reporting.say(f"No guesses for [MASK]: this checkpoint holds {', '.join(architectures) or 'an encoder'} alone. The "
-                      "masked-LM head, which BERT was pre-trained with, was not saved with it, and a random head would "
-                      "only guess at random.")
+        reporting.say(f"No guesses for [MASK]: this checkpoint holds {', '.join(architectures) or 'an encoder'} alone. "
+                      "The masked-LM head, which BERT was pre-trained with, was not saved with it, and a new head would "
+                      "guess at random.")
         return []
     model = checkpoints.load(AutoModelForMaskedLM, checkpoint).to(device).eval()
     batch = tokenizer(sentence.replace("[MASK]", tokenizer.mask_token), return_tensors="pt").to(device)
@@ -95,7 +95,8 @@ def show_masked_guesses(checkpoint, tokenizer, sentence: str, device: str) -> li
         logits = model(**batch).logits[batch["input_ids"] == tokenizer.mask_token_id][0]
     top = logits.softmax(-1).topk(5)
     words = tokenizer.convert_ids_to_tokens(top.indices.tolist())
-    reporting.table(sentence, ["guess", "probability"], [list(row) for row in zip(words, top.values.tolist(), strict=True)])
+    reporting.table(sentence, ["guess", "probability"],
+                    [list(row) for row in zip(words, top.values.tolist(), strict=True)])
     return words
 
 
@@ -113,7 +114,8 @@ def baselines(train: dict, test: dict) -> dict[str, float]:
     from sklearn.pipeline import make_pipeline
 
     majority = DummyClassifier(strategy="most_frequent").fit(train["text"], train["label"])
-    tfidf = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LogisticRegression(C=10, max_iter=1000))
+    tfidf = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True),
+                          LogisticRegression(C=10, max_iter=1000))
     tfidf.fit(train["text"], train["label"])
     return {"majority": majority.score(test["text"], test["label"]),
             "tfidf_logistic_regression": tfidf.score(test["text"], test["label"])}
@@ -157,11 +159,13 @@ def make_trainer(setup: Setup, args):
     tokens = {part: setup.reviews.splits[part].map(
         lambda rows: encode(tokenizer, rows["text"], preset["max_length"]), batched=True, remove_columns="text")
         for part in ("train", "validation")}
-    order = training_order([len(ids) for ids in tokens["train"]["input_ids"]], args.batch_size, preset["epochs"], args.seed)
+    lengths = {part: [len(ids) for ids in tokens[part]["input_ids"]] for part in tokens}
+    order = training_order(lengths["train"], args.batch_size, preset["epochs"], args.seed)
     steps = math.ceil(len(order) / args.batch_size)
     often = max(1, steps // 6)
     settings = TrainingArguments(
-        output_dir=str(setup.output.checkpoints), seed=args.seed, learning_rate=preset["learning_rate"], warmup_steps=0.1, weight_decay=0.01,
+        output_dir=str(setup.output.checkpoints), seed=args.seed, learning_rate=preset["learning_rate"],
+        warmup_steps=0.1, weight_decay=0.01,
         num_train_epochs=1,  # the order below holds all epochs, one after the other
         train_sampling_strategy="sequential",
         per_device_train_batch_size=max(1, args.batch_size // processes()),
@@ -170,10 +174,10 @@ def make_trainer(setup: Setup, args):
         dataloader_pin_memory=setup.device == "cuda",
         eval_strategy="steps", eval_steps=often, save_strategy="steps", save_steps=often, save_total_limit=2,
         load_best_model_at_end=True, metric_for_best_model="accuracy", logging_steps=max(1, often // 4),
-        average_tokens_across_devices=False,  # a classifier's loss is a mean per review; True would double it on 2 processes
+        average_tokens_across_devices=False,  # the loss is a mean per review; True would double it on 2 processes
         ddp_find_unused_parameters=False, report_to="none", disable_tqdm=True,
     )
-    by_length = sorted(range(len(tokens["validation"])), key=lambda i: len(tokens["validation"]["input_ids"][i]))
+    by_length = sorted(range(len(lengths["validation"])), key=lengths["validation"].__getitem__)
     return Trainer(model=setup.model, args=settings, train_dataset=tokens["train"].select(order),
                    eval_dataset=tokens["validation"].select(by_length), processing_class=tokenizer,
                    data_collator=DataCollatorWithPadding(tokenizer), compute_metrics=compute_metrics)
@@ -259,8 +263,8 @@ def evaluate_once(model, tokenizer, test: dict, max_length: int, output) -> dict
     low, high = binomtest(int(right.sum()), len(right)).proportion_ci(0.95, method="wilson")
     results = {**score(predicted, labels), "accuracy_95_interval": [low, high],
                "calibration_error": calibration_error(confidence, right), "test_examples": len(labels)}
-    reporting.say(f"accuracy {results['accuracy']:.3f} (95 % interval {low:.3f} to {high:.3f}), F1 {results['f1']:.3f}, "
-                  f"mean confidence {confidence.mean():.3f}, calibration error {results['calibration_error']:.3f}")
+    reporting.say(f"accuracy {results['accuracy']:.3f} (95 % interval {low:.3f} to {high:.3f}), F1 {results['f1']:.3f},"
+                  f" mean confidence {confidence.mean():.3f}, calibration error {results['calibration_error']:.3f}")
     output.save_figure("confusion_matrix.png", plots.confusion_matrix(labels, predicted, corpora.LABELS))
     output.save_figure("calibration.png", plots.calibration(confidence, right))
 
@@ -280,9 +284,10 @@ def evaluate_once(model, tokenizer, test: dict, max_length: int, output) -> dict
                  "confidence": float(confidence[i])} for i in worst]
     reporting.table("The most confident mistakes", ["text", "label", "predicted", "confidence"],
                     [list(m.values()) for m in mistakes])
-    reporting.say("Which words moved the prediction? Green towards positive, red towards negative (each left out in turn).")
+    reporting.say("Which words moved the prediction, leaving each out? Green towards positive, red towards negative.")
     shown = [int(i) for i in [*np.flatnonzero(right)[:2], *worst[:2]]]
-    results["influences"] = [{"text": test["text"][i], "words": word_influence(test["text"][i], predict)} for i in shown]
+    results["influences"] = [{"text": text, "words": word_influence(text, predict)}
+                             for text in (test["text"][i] for i in shown)]
     for item in results["influences"]:
         show_influence(item["text"], item["words"])
     return {**results, "most_confident_mistakes": mistakes}
@@ -376,11 +381,13 @@ def show_attention(encoder, tokenizer, sentence: str, query: str, output) -> lis
     nouns = [i for i, token in enumerate(tokens) if token in ("monkey", "banana")]
     layer, head = divmod(int(weights[:, :, position, nouns or [position]].sum(-1).argmax()), weights.shape[1])
     output.save_figure("attention.png", plots.heat_maps([
-        (f"Where '{query}' looks, mean of the heads", from_query, [f"layer {i + 1}" for i in range(len(weights))], tokens),
-        (f"Layer {layer + 1}, head {head + 1}: most from '{query}' to the nouns", weights[layer, head], tokens, tokens)]))
+        (f"Where '{query}' looks, mean of each layer's heads", from_query,
+         [f"layer {i + 1}" for i in range(len(weights))], tokens),
+        (f"Layer {layer + 1}, head {head + 1} (row looks at column): most from '{query}' to the nouns",
+         weights[layer, head], tokens, tokens)]))
     reporting.say(f"'{query}' looks most at " + ", ".join(f"{token} {value:.2f}" for token, value in ranked[:5])
-                  + " (mean of all heads, [CLS] and [SEP] aside). See attention.png. Attention shows where information may"
-                  " flow, not why the model decides.")
+                  + " (mean of all heads, [CLS] and [SEP] aside). See attention.png. Attention shows where information "
+                  "may flow, not why the model decides.")
     return ranked
 
 
@@ -462,7 +469,7 @@ def prepare(args) -> Setup:
         "model": checkpoint.name, "data": reviews.name, "preset": args.preset, "seed": args.seed,
         "batch size": args.batch_size, "max length": preset["max_length"]}, args.resume)
     if is_main_process():
-        output.check_room(4 * 12 * model.num_parameters() / 1e6)  # three checkpoints of weights and two Adam moments, model
+        output.check_room(4 * 12 * model.num_parameters() / 1e6)  # three checkpoints (weights, two moments), the model
     reporting.banner("Exercise 1: BERT for sentiment", {
         "model": f"{checkpoint.name} ({checkpoint.source})", "": checkpoint.note,
         "parameters": f"{model.num_parameters():,}",
@@ -470,7 +477,7 @@ def prepare(args) -> Setup:
         "reviews": " ".join(filter(None, (f"{reviews.name} ({reviews.source})", reviews.note))),
         **{f"  {part}": corpora.balance(split) for part, split in reviews.splits.items()},
         "expected": f"about {expected_minutes(model, tokenizer, reviews, preset, device):.1f} minutes of fine-tuning",
-        "output": output.path,
+        "output": reporting.shown(output.path),
     })
     resume_from = training.checkpoint_to_resume(output.checkpoints) if args.resume else None
     if is_main_process() and not args.resume:
@@ -534,7 +541,7 @@ def main(argv: list[str] | None = None) -> dict:
     reporting.heading("Part 4: evaluation on the test split, once", "Compare with the baselines of part 2.")
     results |= evaluate_once(trainer.model, setup.tokenizer, test, setup.preset["max_length"], setup.output)
 
-    reporting.heading("Part 5: one word, several vectors", "In which layers do the senses come apart? What did tuning change?")
+    reporting.heading("Part 5: one word, several vectors", "Where do the senses come apart? What did tuning change?")
     results |= explore_words(setup, trainer.model, prompts)
 
     results |= {"peak_memory_mb": runtime.peak_memory_mb(), "peak_gpu_memory_mb": runtime.peak_gpu_memory_mb(),
@@ -544,9 +551,10 @@ def main(argv: list[str] | None = None) -> dict:
     setup.output.release()
     reporting.heading("Done")
     reporting.table("Test accuracy", ["method", "accuracy"], [
-        *(list(pair) for pair in results["baselines"].items()), ["fine-tuned " + results["model"], results["accuracy"]]])
-    reporting.say(f"Done in {results['minutes']:.1f} minutes, peak memory {results['peak_memory_mb']:.0f} MB. Results, plots "
-                  f"(*.png) and the model are in {setup.output.path}")
+        *(list(pair) for pair in results["baselines"].items()),
+        ["fine-tuned " + results["model"], results["accuracy"]]])
+    reporting.say(f"Done in {results['minutes']:.1f} minutes, peak memory {results['peak_memory_mb']:.0f} MB. Results, "
+                  f"plots (*.png) and the model are in {reporting.shown(setup.output.path)}")
     return results
 
 

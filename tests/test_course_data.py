@@ -7,6 +7,7 @@ import json
 from collections import Counter
 
 import pytest
+
 from utils.course_data import load_conversations, load_prompts_file, load_sample_prompts
 from utils.runtime import REPOSITORY, UserError
 

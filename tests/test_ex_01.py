@@ -10,11 +10,11 @@ import subprocess
 import sys
 import time
 
-import ex_01_bert_classification as ex
 import numpy as np
 import pytest
 import torch
 
+import ex_01_bert_classification as ex
 from utils import checkpoints, reporting, runtime
 from utils.runtime import REPOSITORY, UserError
 
@@ -52,7 +52,7 @@ def test_encode_cuts_but_does_not_pad(tiny_model):
 
 def test_padding_with_a_mask_changes_no_prediction(tiny_model):
     model, tokenizer = tiny_model
-    texts = ["the film was great", "what a dull evening , with acting that felt weak , weak , weak and flat", "superb"]
+    texts = ["the film was great", "what a dull evening , with acting that felt weak , weak and flat", "superb"]
     together = ex.predict_probabilities(model, tokenizer, texts, 64)
     alone = np.concatenate([ex.predict_probabilities(model, tokenizer, [text], 64) for text in texts])
     np.testing.assert_allclose(together, alone, atol=1e-5, err_msg="a text's neighbours in the batch changed its result")
@@ -114,7 +114,8 @@ def test_word_vectors_are_the_mean_of_the_word_s_pieces(tiny_model):
     encoder = model.base_model
     vectors = ex.word_vectors(encoder, tokenizer, "The soporific film", "soporific")
     with torch.no_grad():
-        states = encoder(**tokenizer("The soporific film", return_tensors="pt"), output_hidden_states=True).hidden_states
+        batch = tokenizer("The soporific film", return_tensors="pt")
+        states = encoder(**batch, output_hidden_states=True).hidden_states
     assert vectors.shape == (3, 64), "one vector for the embeddings and one per layer"
     pieces = len(tokenizer.tokenize("soporific"))
     assert pieces > 1
@@ -173,7 +174,8 @@ def test_killed_and_resumed_is_the_same_as_never_killed(smoke, tmp_path):
     assert resumed["resumed_from_step"] > 0
     weights = [(place / "model" / "model.safetensors").read_bytes() for place in (folder, output)]
     assert weights[0] == weights[1], "the resumed run ended with other weights than the uninterrupted one"
-    assert resumed["accuracy"] == results["accuracy"] and resumed["history"][-2] == results["history"][-2]
+    curves = [[row["eval_loss"] for row in run["history"] if "eval_loss" in row] for run in (results, resumed)]
+    assert resumed["accuracy"] == results["accuracy"] and curves[0] == curves[1]
 
 
 def smoke_with(*arguments):
@@ -237,8 +239,7 @@ def test_help_does_not_load_torch():
 
 @pytest.mark.real
 def test_real_weights_beat_the_majority_clearly(tmp_path, monkeypatch):
-    monkeypatch.setitem(ex.PRESETS, "quick", {**ex.PRESETS["quick"], "train": 1200, "validation": 200, "test": 400,
-                                              "learning_rate": 1e-4})
+    monkeypatch.setitem(ex.PRESETS, "quick", {**ex.PRESETS["quick"], "train": 1200, "validation": 200, "test": 400})
     results = ex.main(["--model", "packaged", "--data", "packaged", "--output", str(tmp_path / "out")])
     low, _ = results["accuracy_95_interval"]
     assert low > results["baselines"]["majority"] + 0.1, results["accuracy"]

@@ -18,7 +18,8 @@ def package(tmp_path, monkeypatch, course_cache):
     wheel = shelf / "course_tiny-1.0-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr("course_tiny/data.txt", "forty-two\n")
-        archive.writestr("course_tiny-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: course-tiny\nVersion: 1.0\n")
+        archive.writestr("course_tiny-1.0.dist-info/METADATA", 
+                         "Metadata-Version: 2.1\nName: course-tiny\nVersion: 1.0\n")
         archive.writestr("course_tiny-1.0.dist-info/WHEEL",
                          "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         archive.writestr("course_tiny-1.0.dist-info/RECORD", "")

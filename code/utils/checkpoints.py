@@ -52,7 +52,7 @@ def find(role: str, name: str | None = None) -> Checkpoint:
         folder = Path(tempfile.mkdtemp(prefix="tiny-"))
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         tiny.save({"embedder": "encoder"}.get(role, role), folder)
-        return Checkpoint(f"tiny {role}", "tiny", folder, "random weights: a check that all runs, no result to learn from")
+        return Checkpoint(f"tiny {role}", "tiny", folder, "random weights: shows that all runs, and nothing else")
     if name == "packaged":
         return _packaged(role)
     if name is not None:
@@ -101,7 +101,7 @@ def load(auto_class, checkpoint: Checkpoint, **options):
 
 
 def check_family(checkpoint: Checkpoint, family: str) -> None:
-    """Raise UserError unless the checkpoint is an "encoder" (BERT-like) or "decoder" (GPT-like), as the caller needs."""
+    """Raise UserError unless the checkpoint is of the family needed: "encoder" (BERT-like) or "decoder" (GPT-like)."""
     from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import (
         MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,

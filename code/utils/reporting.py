@@ -69,6 +69,12 @@ def banner(title: str, facts: dict[str, object]) -> None:
     console().print(Panel(grid, title=title, title_align="left", border_style="cyan"))
 
 
+def shown(path: Path) -> str:
+    """A path as people like to read it: relative to where they stand, if it lies below."""
+    path = path.resolve()
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
 class OutputFolder:
     """The folder that receives a run's results, plots and model; one run at a time, and only what is its own.
 
@@ -93,8 +99,8 @@ class OutputFolder:
                 raise UserError(f"--resume: {self.path} holds no run to resume; leave out --resume to start one")
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock()
-            self.write(MARKER, lambda p: p.write_text(json.dumps({"exercise": exercise, "settings": settings}, indent=1),
-                                                      encoding="utf-8"))
+            marker = json.dumps({"exercise": exercise, "settings": settings}, indent=1)
+            self.write(MARKER, lambda p: p.write_text(marker, encoding="utf-8"))
         except OSError as error:
             if is_full_disk(error):
                 raise
@@ -113,8 +119,8 @@ class OutputFolder:
             raise UserError(f"--output {self.path}: the folder belongs to {belongs_to}; choose another one")
         for name, value in (settings or {}).items():
             if before.get(name) != value:
-                raise UserError(f"--resume: the interrupted run had {name} {before.get(name)}, this command has {value}; "
-                                "repeat that command with --resume, or leave out --resume to start afresh")
+                raise UserError(f"--resume: the interrupted run had {name} {before.get(name)}, this command has {value};"
+                                " repeat that command with --resume, or leave out --resume to start afresh")
 
     def _lock(self) -> None:
         from filelock import FileLock, Timeout
@@ -174,8 +180,8 @@ class OutputFolder:
         """Raise UserError before the work begins if the disk has no room for what will be saved."""
         free = shutil.disk_usage(self.path).free / 1e6
         if free < megabytes:
-            raise UserError(f"--output {self.path}: checkpoints and model need about {megabytes:.0f} MB and {free:.0f} MB "
-                            "are free; free some space or choose another folder")
+            raise UserError(f"--output {self.path}: checkpoints and model need about {megabytes:.0f} MB, and only "
+                            f"{free:.0f} MB are free; free some space or choose another folder")
 
 
 def _remove(path: Path) -> None:

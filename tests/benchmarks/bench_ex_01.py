@@ -28,9 +28,9 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=3200, help="reviews for (b) and (c) (default: %(default)s)")
     options = parser.parse_args()
 
-    import ex_01_bert_classification as ex
     from transformers import DataCollatorWithPadding, Trainer, TrainerCallback, TrainingArguments
 
+    import ex_01_bert_classification as ex
     from utils import reporting, runtime
 
     ex.PRESETS["quick"] = {**ex.PRESETS["quick"], "train": options.train, "validation": 100}
@@ -61,23 +61,27 @@ def main() -> None:
                 trainer = ex.make_trainer(setup, args)
             else:
                 padding, limit = ("max_length", 512) if name == "a" else (False, setup.preset["max_length"])
-                data = setup.reviews.splits["train"].map(lambda rows: setup.tokenizer(
-                    rows["text"], truncation=True, max_length=limit, padding=padding), batched=True, remove_columns="text")
+                tokenizer = setup.tokenizer
+                data = setup.reviews.splits["train"].map(
+                    lambda rows: tokenizer(rows["text"], truncation=True, max_length=limit, padding=padding),
+                    batched=True, remove_columns="text")
                 trainer = Trainer(
-                    model=setup.model, train_dataset=data, data_collator=DataCollatorWithPadding(setup.tokenizer),
+                    model=setup.model, train_dataset=data, data_collator=DataCollatorWithPadding(tokenizer),
                     args=TrainingArguments(
-                        output_dir=folder, seed=args.seed, learning_rate=setup.preset["learning_rate"], warmup_steps=0.1,
-                        weight_decay=0.01, num_train_epochs=setup.preset["epochs"], save_strategy="no", report_to="none",
-                        per_device_train_batch_size=args.batch_size, use_cpu=setup.device == "cpu", disable_tqdm=True,
-                        dataloader_pin_memory=False, max_steps=3 if name == "a" and setup.device == "cpu" else -1))
+                        output_dir=folder, seed=args.seed, learning_rate=setup.preset["learning_rate"],
+                        warmup_steps=0.1, weight_decay=0.01, num_train_epochs=setup.preset["epochs"],
+                        per_device_train_batch_size=args.batch_size, save_strategy="no", report_to="none",
+                        use_cpu=setup.device == "cpu", disable_tqdm=True, dataloader_pin_memory=False,
+                        max_steps=3 if name == "a" and setup.device == "cpu" else -1))
             clock = Clock()
             trainer.add_callback(clock)
             trainer.train()
             accuracy = None
             if name != "a":
                 test = setup.reviews.splits["test"].to_dict()
-                chosen = ex.predict_probabilities(trainer.model, setup.tokenizer, test["text"], setup.preset["max_length"])
-                accuracy = ex.score(chosen.argmax(-1), test["label"])["accuracy"]
+                probabilities = ex.predict_probabilities(
+                    trainer.model, setup.tokenizer, test["text"], setup.preset["max_length"])
+                accuracy = ex.score(probabilities.argmax(-1), test["label"])["accuracy"]
             setup.output.release()
             return clock.rate(args.batch_size, skip=1 if name == "a" else 5), accuracy
 
