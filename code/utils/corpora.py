@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
+import random
+import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +23,8 @@ LABELS = ("negative", "positive")
 HUB_REVIEWS = {"rotten_tomatoes": "cornell-movie-review-data/rotten_tomatoes", "imdb": "stanfordnlp/imdb"}
 SPELLINGS = {"0": 0, "neg": 0, "negative": 0, "1": 1, "pos": 1, "positive": 1}
 FEWEST_PER_CLASS = 20
+TEXT_FILES = (".txt", ".md", ".rst", ".tex", ".py", ".c", ".h", ".cpp", ".java", ".js", ".ts", ".go", ".rs", ".r",
+              ".sql", ".html", ".css")
 
 
 @dataclass(frozen=True)
@@ -43,12 +48,12 @@ def load_reviews(name: str | None, seed: int, sizes: dict[str, int | None]) -> R
     if name is None:
         try:
             parts, name = _from_hub("rotten_tomatoes"), "rotten_tomatoes"
-        except hub.HubError as reason:
+        except hub.HubError as hub_error:
             try:
                 parts, name = _packaged(), "packaged"
             except UserError as error:
-                raise UserError(f"{reason}; and {error}") from None
-            note = f"instead of {HUB_REVIEWS['rotten_tomatoes']}, since the Hub cannot be had"
+                raise UserError(f"{hub_error}; and {error}") from None
+            note = f", instead of {HUB_REVIEWS['rotten_tomatoes']}, because {hub_error.why}"
     elif name in HUB_REVIEWS:
         parts = _from_hub(name)
     elif name == "packaged":
@@ -58,6 +63,10 @@ def load_reviews(name: str | None, seed: int, sizes: dict[str, int | None]) -> R
     else:
         parts = {"all": read_labelled_file(Path(name).expanduser())}
     source = name if name in ("packaged", "tiny") else "hub" if name in HUB_REVIEWS else "file"
+    if source == "packaged":
+        note = "snippets from Rotten Tomatoes, each rated by 20 people" + note
+    elif source == "tiny":
+        note = "sentences made from a template"
     return Reviews(name, source, split(parts, seed, sizes), note)
 
 
@@ -65,7 +74,7 @@ def split(parts: dict[str, list[tuple[str, int]]], seed: int, sizes: dict[str, i
     """Cut rows of (text, label) into disjoint, shuffled, stratified train, validation and test splits.
 
     parts: rows by the split they were published in; a published "test" stays the test split, and what is missing
-    (10 % each of validation and test) is cut from the rest. A text that occurs twice is kept once, in the later split.
+    (15 % for test, 10 % for validation) is cut from the rest. A text that occurs twice is kept once, in the later split.
     """
     from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
     from sklearn.model_selection import train_test_split
@@ -81,7 +90,7 @@ def split(parts: dict[str, list[tuple[str, int]]], seed: int, sizes: dict[str, i
                 rows.append((text, label))
         unique[part] = rows
     rest = unique["train"] + unique["all"]
-    for part, share in (("test", 0.1), ("validation", 1 / 9)):  # 1/9 of the remaining nine tenths
+    for part, share in (("test", 0.15), ("validation", 0.1 / 0.85)):  # the second share is one of what the first leaves
         if not unique[part]:
             rest, unique[part] = train_test_split(
                 rest, test_size=share, random_state=seed, stratify=[label for _, label in rest])
@@ -128,13 +137,7 @@ def read_labelled_file(path: Path) -> list[tuple[str, int]]:
     """
     if path.suffix not in (".csv", ".jsonl"):
         raise UserError(f"--data {path}: give rotten_tomatoes, imdb, packaged, or a file that ends in .csv or .jsonl")
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = path.read_bytes()[: error.start].count(b"\n") + 1
-        raise UserError(f"{path.name}, line {line}: not utf-8 text; save the file again with encoding utf-8") from None
-    except OSError as error:
-        raise UserError(f"--data {path}: cannot be read ({error.strerror})") from None
+    text = read_utf8(path, "--data")
     rows = [(number, str(row.get("text") or "").strip(), str(row.get("label")).strip().lower())
             for number, row in (_csv_rows if path.suffix == ".csv" else _jsonl_rows)(path.name, text)]
     for number, review, label in rows:
@@ -173,3 +176,156 @@ def _jsonl_rows(name: str, text: str):
         if not isinstance(row, dict) or not {"text", "label"} <= set(row):
             raise UserError(f"{name}, line {number}: must be an object with the keys text and label")
         yield number, row
+
+
+def read_utf8(path: Path, option: str) -> str:
+    """The text of a utf-8 file. Raises UserError with the file, and the line of the first byte that is none."""
+    try:
+        content = path.read_bytes()
+        text = content.decode("utf-8-sig")  # some Windows editors put a byte order mark in front
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise UserError(f"{path.name}, line {line}: not utf-8 text; save the file again with encoding utf-8") from None
+    except OSError as error:
+        raise UserError(f"{option} {path}: cannot be read ({error.strerror})") from None
+    if "\0" in text:
+        line = text.partition("\0")[0].count("\n") + 1
+        raise UserError(f"{path.name}, line {line}: holds a zero byte, so it is not text; name a text file")
+    return text
+
+
+# Plain text, for a language model
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Documents of plain text on one subject; no paragraph occurs in two of them."""
+
+    name: str
+    source: str  # "python", "file", "folder" or "hub"
+    documents: list[str]
+    note: str = ""
+
+    @property
+    def digest(self) -> str:
+        """A few hexadecimal digits that tell its text from another one's."""
+        return hashlib.sha256("\0".join(self.documents).encode()).hexdigest()[:8]
+
+
+def load_corpus(name: str | None, seed: int, limit: int | None = None) -> Corpus:
+    """Documents of plain text.
+
+    name: a file, a folder of text files (TEXT_FILES), a data set of the Hub, or None or "python" for the Python
+    language reference that comes with Python. seed and limit: which documents are taken when there are more than
+    `limit` characters; None takes all. Raises UserError when it cannot be had, holds no text, or is not text.
+    """
+    path = Path(name).expanduser() if name else None
+    if name in (None, "python"):
+        name, source, documents = "Python language reference", "python", python_reference()
+    elif path.is_dir():
+        source, documents = "folder", _folder_documents(path)
+    elif path.is_file():
+        source, documents = "file", [read_utf8(path, "--corpus")]
+    else:
+        source, documents = "hub", _hub_documents(name, seed, limit)
+    documents = without_repeats(documents)
+    if not documents:
+        raise UserError(f"--corpus {name}: it holds no text; give a file or folder with some pages of text")
+    note = ""
+    if len(documents) < 3:  # one each to train, to validate and to test is the least
+        documents, note = sections("\n\n".join(documents)), "cut at empty lines into sections that count as documents"
+    return Corpus(name, source, _at_most(documents, seed, limit), note)
+
+
+def without_repeats(documents: list[str]) -> list[str]:
+    """The documents without the paragraphs (of 40 characters or more) that a shorter one has already; empty ones go.
+
+    Text that stands in two documents would let a model be tested on what it was trained on: in the Python reference,
+    "compound" repeats all of "if", "for" and "with".
+    """
+    seen: set[str] = set()
+    kept = {}
+    for i in sorted(range(len(documents)), key=lambda i: (len(documents[i]), i)):
+        paragraphs = []
+        for paragraph in re.split(r"\n\s*\n", documents[i].replace("\r\n", "\n")):
+            key = " ".join(paragraph.split())
+            if len(key) < 40 or key not in seen:
+                paragraphs.append(paragraph.rstrip())
+                seen.add(key)
+        kept[i] = "\n\n".join(paragraphs).strip()
+    return list(dict.fromkeys(kept[i] for i in range(len(documents)) if kept[i]))
+
+
+def sections(text: str, parts: int = 20) -> list[str]:
+    """Cut a text at empty lines, or else at line ends, into about `parts` sections of similar length."""
+    separator = "\n\n" if text.count("\n\n") >= parts else "\n"
+    result, size = [""], len(text) / parts
+    for piece in text.split(separator):
+        if len(result[-1]) >= size:
+            result.append("")
+        result[-1] += separator * bool(result[-1]) + piece
+    return [section for section in result if section.strip()]
+
+
+def _at_most(documents: list[str], seed: int, limit: int | None) -> list[str]:
+    """Documents in an order that the seed decides, without those that would bring more than `limit` characters."""
+    shuffled, total, taken = random.Random(seed).sample(documents, len(documents)), 0, []
+    for document in shuffled:
+        if limit is None or total + len(document) <= limit:
+            taken.append(document)
+            total += len(document)
+    return taken if limit is None or len(taken) > 2 else [document[:limit // len(shuffled)] for document in shuffled]
+
+
+def python_reference() -> list[str]:
+    """The topics of Python's `help("topics")`, without the rules under their headings."""
+    try:
+        from pydoc_data.topics import topics
+    except ImportError:
+        raise UserError("this Python comes without its language reference (pydoc_data): name a text of your own with "
+                        "--corpus FILE") from None
+    rule = re.compile(r"\s*([*=~^-])\1{2,}\s*")
+    return ["\n".join(line.rstrip() for line in topics[name].splitlines() if not rule.fullmatch(line))
+            for name in sorted(topics)]
+
+
+def _folder_documents(folder: Path) -> list[str]:
+    try:
+        files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in TEXT_FILES and path.is_file()
+                       and not any(part.startswith(".") for part in path.relative_to(folder).parts))
+    except OSError as error:
+        raise UserError(f"--corpus {folder}: cannot be read ({error.strerror})") from None
+    if not files:
+        raise UserError(f"--corpus {folder}: this folder holds no text files ({', '.join(TEXT_FILES)})")
+    return [read_utf8(path, "--corpus") for path in files]
+
+
+def _hub_documents(name: str, seed: int, limit: int | None) -> list[str]:
+    """The rows of a data set's training split: its column text, or its first column of strings."""
+    if name.startswith((".", "/", "~", "\\")) or name.count("/") > 1 or "\\" in name or name.endswith(TEXT_FILES):
+        raise UserError(f"--corpus {name}: there is no such file or folder; for a data set of the Hub give owner/name")
+    try:
+        found = hub.folder(name, "dataset")
+    except hub.HubError as error:
+        if not error.unreachable:
+            raise UserError(f"--corpus {name}: there is no such file or folder here, and {error}") from None
+        raise UserError(f"--corpus {name}: there is no such file or folder here, and it cannot be had as a data set of "
+                        f"the Hub ({hub.why_unreachable()}): check the path, or leave out --corpus") from None
+    from datasets import Value, load_dataset
+    from datasets.exceptions import DatasetsError
+
+    try:
+        published = load_dataset(str(found))
+    except (DatasetsError, OSError, ValueError) as error:
+        raise UserError(f"--corpus {name}: this data set cannot be read ({hub.one_line(error)})") from None
+    rows = published["train"] if "train" in published else next(iter(published.values()))
+    columns = sorted((c for c, kind in rows.features.items() if kind == Value("string")), key=lambda c: c != "text")
+    if not columns:
+        raise UserError(f"--corpus {name}: this data set has no column of strings; choose another")
+    documents, total = [], 0
+    for row in rows.select_columns(columns[:1]).shuffle(seed=seed):
+        documents.append(row[columns[0]] or "")
+        total += len(documents[-1])
+        if limit is not None and total > limit:
+            break
+    return documents
