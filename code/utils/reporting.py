@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,9 +28,14 @@ def console():
 _console = None
 
 
+def printable(text: str) -> str:
+    """Text without control characters other than newline and tab: what a model writes must not steer the terminal."""
+    return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) != "Cc")
+
+
 def say(text: str = "", style: str | None = None) -> None:
     """Print one paragraph, taken literally (square brackets are not markup)."""
-    console().print(text, style=style, markup=False)
+    console().print(printable(text), style=style, markup=False)
 
 
 def heading(text: str, look_at: str = "") -> None:
@@ -52,8 +58,8 @@ def table(title: str, columns: list[str], rows: list[list]) -> None:
         numeric = rows and all(isinstance(row[i], (int, float)) for row in rows)
         grid.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        grid.add_row(*(cell if isinstance(cell, Text) else Text(f"{cell:.3f}" if isinstance(cell, float) else str(cell))
-                       for cell in row))
+        grid.add_row(*(cell if isinstance(cell, Text) else
+                       Text(f"{cell:.3f}" if isinstance(cell, float) else printable(str(cell))) for cell in row))
     console().print(grid)
 
 

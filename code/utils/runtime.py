@@ -10,6 +10,7 @@ import errno
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -64,6 +65,20 @@ def positive_int(text: str) -> int:
     return int(text)
 
 
+def number(rule: str, holds: Callable[[float], bool]) -> Callable[[str], float]:
+    """argparse type: a number for which `holds` is true; `rule` says in words when that is, after "is not"."""
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        if not holds(value):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {rule}")
+        return value
+
+    return parse
+
+
 def start(args: argparse.Namespace) -> str:
     """Quiet the libraries, seed everything, and return the torch device to use: "cpu", "cuda" or "mps".
 
@@ -74,6 +89,7 @@ def start(args: argparse.Namespace) -> str:
     import transformers
 
     transformers.utils.logging.set_verbosity_error()
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.|peft\.")  # for their developers
     transformers.utils.logging.disable_progress_bar()  # those of loading, which takes a second
     datasets.disable_progress_bars()
     device = args.device
@@ -140,6 +156,14 @@ def peak_gpu_memory_mb() -> float | None:
     import torch
 
     return torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None
+
+
+def reset_peak_gpu_memory() -> None:
+    """Let `peak_gpu_memory_mb` count from now on."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
 
 
 def is_full_disk(error: BaseException) -> bool:

@@ -48,7 +48,7 @@ def save(role: str, folder: Path, seed: int = 0) -> None:
         else:
             end = tokenizer.eos_token_id
             model = GPT2LMHeadModel(GPT2Config(
-                vocab_size=len(tokenizer), n_embd=64, n_layer=2, n_head=4, n_positions=512, bos_token_id=end,
+                vocab_size=len(tokenizer), n_embd=64, n_layer=2, n_head=4, n_positions=1024, bos_token_id=end,
                 eos_token_id=end))
     tokenizer.save_pretrained(folder)
     model.save_pretrained(folder)
@@ -73,7 +73,7 @@ def _bytes(chat: bool):
     from transformers import GPT2Tokenizer
 
     pieces = sorted(pre_tokenizers.ByteLevel.alphabet()) + ["<|endoftext|>"]
-    tokenizer = GPT2Tokenizer(vocab={piece: i for i, piece in enumerate(pieces)}, merges=[], model_max_length=512)
+    tokenizer = GPT2Tokenizer(vocab={piece: i for i, piece in enumerate(pieces)}, merges=[], model_max_length=1024)
     if chat:
         tokenizer.chat_template = ("{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
                                    "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}")
