@@ -542,7 +542,8 @@ def main(argv: list[str] | None = None) -> dict:
     if not is_main_process():
         return {}
     results["history"] = trainer.state.log_history
-    reporting.say(f"{results['train_seconds']:.0f} s, best validation accuracy {trainer.state.best_metric:.3f} at step "
+    since = f" since step {results['resumed_from_step']}" if setup.resume_from else ""
+    reporting.say(f"{results['train_seconds']:.0f} s{since}, best validation accuracy {trainer.state.best_metric:.3f} at step "
                   f"{trainer.state.best_global_step}, which is the model kept.")
     setup.output.save_model(trainer.model, setup.tokenizer)
     setup.output.save_figure("learning_curves.png", plots.learning_curves(
