@@ -91,7 +91,7 @@ def show_masked_guesses(checkpoint, tokenizer, sentence: str, device: str) -> li
     architectures = checkpoints.load(AutoConfig, checkpoint).architectures or []
     if not any("MaskedLM" in name or "PreTraining" in name for name in architectures):
         reporting.say(f"No guesses for [MASK]: this checkpoint holds {', '.join(architectures) or 'an encoder'} alone. "
-                      "The masked-LM head, which BERT was pre-trained with, was not saved with it, and a new head would "
+                      "The masked-LM head, which BERT was pre-trained with, was not saved with it, and a new one would "
                       "guess at random.")
         return []
     model = checkpoints.load(AutoModelForMaskedLM, checkpoint).to(device).eval()
@@ -543,8 +543,8 @@ def main(argv: list[str] | None = None) -> dict:
         return {}
     results["history"] = trainer.state.log_history
     since = f" since step {results['resumed_from_step']}" if setup.resume_from else ""
-    reporting.say(f"{results['train_seconds']:.0f} s{since}, best validation accuracy {trainer.state.best_metric:.3f} at step "
-                  f"{trainer.state.best_global_step}, which is the model kept.")
+    reporting.say(f"{results['train_seconds']:.0f} s{since}, best validation accuracy {trainer.state.best_metric:.3f} "
+                  f"at step {trainer.state.best_global_step}, which is the model kept.")
     setup.output.save_model(trainer.model, setup.tokenizer)
     setup.output.save_figure("learning_curves.png", plots.learning_curves(
         results["history"], {"eval_accuracy": "validation accuracy", "eval_f1": "validation F1"}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 
 import pytest
+from safetensors import SafetensorError
 
 from utils import runtime
 from utils.runtime import UserError
@@ -26,6 +27,7 @@ def raising(error):
     (UserError("the file is empty; fill it"), 2, "error: the file is empty; fill it\n"),
     (KeyboardInterrupt(), 130, "Stopped."),
     (OSError(errno.ENOSPC, "No space left on device"), 2, "disk is full"),
+    (SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"), 2, "disk is full"),
     (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0"), 2, "disk is full"),
 ])
 def test_exit_status_and_one_line(error, status, says, capsys):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import re
 import sys
 import time
 import warnings
@@ -170,12 +171,9 @@ def is_full_disk(error: BaseException) -> bool:
     """Whether a failed write means that there is no room left; safetensors and torch hide the errno in their text."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return True
-    text = str(error)
-    return type(error).__name__ == "SafetensorError" and any(
-        part in text for part in ("code: 28", "code: 122", "code: 27", "code: 112")
-    ) or isinstance(error, RuntimeError) and any(
-        part in text for part in ("PytorchStreamWriter failed", "unexpected pos")
-    )
+    if type(error).__name__ == "SafetensorError":  # ENOSPC, EDQUOT, EFBIG, and Windows' own number
+        return re.search(r"(os error|code:) (28|122|27|112)\b", str(error)) is not None
+    return isinstance(error, RuntimeError) and ("PytorchStreamWriter" in str(error) or "unexpected pos" in str(error))
 
 
 def run(main: Callable[[], dict]) -> None:
