@@ -307,8 +307,8 @@ def _hub_documents(name: str, seed: int, limit: int | None) -> list[str]:
     try:
         found = hub.folder(name, "dataset")
     except hub.HubError as error:
-        raise UserError(f"--corpus {name}: there is no such file or folder here, and as a data set of the Hub it cannot "
-                        f"be had: {error.why}; check the name, or leave out --corpus") from None
+        raise UserError(f"--corpus {name}: there is no such file or folder here, and as a data set of the Hub it "
+                        f"cannot be had: {error.why}; check the name, or leave out --corpus") from None
     from datasets import Value, load_dataset
     from datasets.exceptions import DatasetsError
 
