@@ -159,6 +159,7 @@ def few_shot(by_shots: dict[str, dict], by_order: dict[str, dict], baselines: di
         left.axhline(value, linestyle=style, color="grey", label=name)
     left.set_xticks(range(len(by_shots)), list(by_shots))
     left.set(xlabel="examples in the prompt", ylabel="accuracy", title="Accuracy and its 95 % interval")
+    left.margins(y=0.15)
     for axes, name in zip(others, ("examples in the prompt", "order of the examples"), strict=True):
         axes.axhline(0.5, linestyle=":", color="grey")
         axes.set(xlabel=name, ylim=(-0.03, 1.03), title='Share of "positive" answers')
@@ -174,6 +175,10 @@ def diversity(points: dict[str, tuple[float, float]]):
         axes.scatter(x, y, marker="os^Dv<>p*X"[i % 10], s=60, label=name)
     axes.set(xscale="log", xlabel="perplexity under the model (median, log scale)", ylabel="distinct-2",
              title="Diversity and predictability of generated text")
+    low, high = axes.get_xlim()
+    ticks = [tick for tick in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if low <= tick <= high]
+    axes.set_xticks(ticks, ticks, minor=False)
+    axes.minorticks_off()
     axes.legend(fontsize=8)
     axes.grid(alpha=0.3)
     return fig
