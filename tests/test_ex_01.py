@@ -55,9 +55,10 @@ def test_padding_with_a_mask_changes_no_prediction(tiny_model):
     texts = ["the film was great", "what a dull evening , with acting that felt weak , weak and flat", "superb"]
     together = ex.predict_probabilities(model, tokenizer, texts, 64)
     alone = np.concatenate([ex.predict_probabilities(model, tokenizer, [text], 64) for text in texts])
-    np.testing.assert_allclose(together, alone, atol=1e-5, err_msg="a text's neighbours in the batch changed its result")
+    np.testing.assert_allclose(together, alone, atol=1e-5, err_msg="neighbours in a batch changed a result")
     np.testing.assert_allclose(together.sum(1), 1, atol=1e-6)
-    np.testing.assert_allclose(ex.predict_probabilities(model, tokenizer, texts[::-1], 64)[::-1], together, atol=1e-5)
+    backwards = ex.predict_probabilities(model, tokenizer, texts[::-1], 64)[::-1]
+    np.testing.assert_allclose(backwards, together, atol=1e-5)
 
 
 def test_training_order_groups_lengths_and_visits_everything_each_epoch():

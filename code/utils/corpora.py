@@ -74,7 +74,7 @@ def split(parts: dict[str, list[tuple[str, int]]], seed: int, sizes: dict[str, i
     """Cut rows of (text, label) into disjoint, shuffled, stratified train, validation and test splits.
 
     parts: rows by the split they were published in; a published "test" stays the test split, and what is missing
-    (15 % for test, 10 % for validation) is cut from the rest. A text that occurs twice is kept once, in the later split.
+    (15 % for test, 10 % for validation) is cut from the rest. A text that occurs twice is kept once, in the later one.
     """
     from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
     from sklearn.model_selection import train_test_split
@@ -90,7 +90,7 @@ def split(parts: dict[str, list[tuple[str, int]]], seed: int, sizes: dict[str, i
                 rows.append((text, label))
         unique[part] = rows
     rest = unique["train"] + unique["all"]
-    for part, share in (("test", 0.15), ("validation", 0.1 / 0.85)):  # the second share is one of what the first leaves
+    for part, share in (("test", 0.15), ("validation", 0.1 / 0.85)):  # the second is a share of what the first leaves
         if not unique[part]:
             rest, unique[part] = train_test_split(
                 rest, test_size=share, random_state=seed, stratify=[label for _, label in rest])

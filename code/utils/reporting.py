@@ -125,8 +125,8 @@ class OutputFolder:
             raise UserError(f"--output {self.path}: the folder belongs to {belongs_to}; choose another one")
         for name, value in (settings or {}).items():
             if before.get(name) != value:
-                raise UserError(f"--resume: the interrupted run had {name} {before.get(name)}, this command has {value};"
-                                " repeat that command with --resume, or leave out --resume to start afresh")
+                raise UserError(f"--resume: the interrupted run had {name} {before.get(name)}, this command has {value}"
+                                "; repeat that command with --resume, or leave out --resume to start afresh")
 
     def _lock(self) -> None:
         from filelock import FileLock, Timeout

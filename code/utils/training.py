@@ -62,7 +62,8 @@ def train(trainer: Trainer, checkpoint: Path | None) -> float:
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except KeyboardInterrupt:
-        reporting.say("\nInterrupted: the same command with --resume goes on from the last whole checkpoint, if there is one.")
+        reporting.say("\nInterrupted: the same command with --resume goes on from the last whole "
+                      "checkpoint, if there is one.")
         raise
     return time.perf_counter() - start
 
