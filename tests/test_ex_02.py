@@ -326,7 +326,7 @@ def test_wrong_arguments_do_not_load_torch():
 def test_real_weights_continue_sensibly(tmp_path, monkeypatch):
     monkeypatch.setitem(ex.PRESETS, "quick", {"new_tokens": 16, "queries": 60})
     monkeypatch.setattr(ex, "SHOTS", (0, 4))
-    monkeypatch.setattr(ex, "STRATEGIES", {name: ex.STRATEGIES[name] for name in ("greedy", "sampling")})
+    monkeypatch.setattr(ex, "STRATEGIES", {name: ex.STRATEGIES[name] for name in ("greedy", "sampling", "top-p")})
     results = ex.main(["--model", "packaged", "--data", "packaged", "--output", str(tmp_path / "out")])
     greedy, sampling = results["strategies"]["greedy"], results["strategies"]["sampling"]
     assert greedy["perplexity"] < sampling["perplexity"] and greedy["distinct_2"] < sampling["distinct_2"]
