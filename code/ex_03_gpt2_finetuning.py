@@ -132,9 +132,9 @@ def make_blocks(splits: dict[str, list[str]], tokenizer, block_length: int, name
 def characteristic_words(corpus: list[str], general: list[str], count: int = 200) -> list[str]:
     """The words that set one collection of texts apart from another, the most telling first.
 
-    Ranked by the z-score of the difference in log-odds of a word, with half an occurrence added to each count: Monroe,
-    Colaresi and Quinn 2008, "Fightin' Words", equations 15 to 22, with a flat prior. Unlike a plain ratio of
-    frequencies, it does not favour words that occur once here and never there.
+    Ranked by the z-score of the difference in a word's log-odds, half an occurrence added to each count: Monroe,
+    Colaresi and Quinn 2008, "Fightin' Words". A plain ratio of frequencies would put words first that occur once here
+    and never there.
     """
     ours, others = (Counter(words(" ".join(texts))) for texts in (corpus, general))
     n_ours, n_others, prior = ours.total(), others.total(), 0.5
@@ -174,7 +174,9 @@ def next_token_nll(logits: torch.Tensor, input_ids: torch.Tensor) -> torch.Tenso
     """
     import torch
 
-    return torch.nn.functional.cross_entropy(logits[:, :-1].float().transpose(1, 2), input_ids[:, 1:], reduction="none")
+    nll = torch.nn.functional.cross_entropy(
+        logits[:, :-1].float().flatten(0, 1), input_ids[:, 1:].flatten(), reduction="none")
+    return nll.view(len(input_ids), -1)
 
 
 def perplexity(nll: torch.Tensor) -> float:
@@ -688,9 +690,8 @@ def show_banner(setup: Setup, method: str) -> None:
         "model": f"{checkpoint.name} ({checkpoint.source})", "": checkpoint.note,
         "method": f"{method}: {trainable:,} of {total:,} parameters are trained",
         "device": f"{setup.device}, {runtime.precision(setup.device)}, {runtime.threads()} threads",
-        "corpus": " ".join(filter(None, (f"{texts.corpus.name} ({texts.corpus.source})", texts.corpus.note))),
-        "general text": " ".join(filter(None, (f"reviews, {texts.reviews.name} ({texts.reviews.source})",
-                                               texts.reviews.note))),
+        "corpus": ": ".join(filter(None, (f"{texts.corpus.name} ({texts.corpus.source})", texts.corpus.note))),
+        "general text": "reviews, " + ": ".join(filter(None, (texts.reviews.name, texts.reviews.note))),
         "expected": f"about {training_flops(trainable, total, tokens) / speed / 60:.1f} minutes of training on "
                     f"{tokens:,} tokens",
         "output": reporting.shown(setup.output.path)})
