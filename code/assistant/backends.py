@@ -1,0 +1,96 @@
+"""What stands behind the assistant: messages in, text out piece by piece. Here the interface, and a scripted one.
+
+`assistant.local` runs a model in this process, `assistant.server` talks to an OpenAI-compatible server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+Message = dict[str, str]  # {"role": "system", "user" or "assistant", "content": text}
+
+
+class BackendError(Exception):
+    """No answer, or no whole one. Its text is one sentence or two for the user: what happened, and what to do.
+
+    too_long: whether the messages did not fit into the model's context, so that sending fewer may help.
+    """
+
+    def __init__(self, text: str, too_long: bool = False) -> None:
+        super().__init__(text)
+        self.too_long = too_long
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to answer. temperature None: the back end's own default, which locally is greedy, as is 0."""
+
+    max_new_tokens: int = 256
+    temperature: float | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What is known when an answer has ended.
+
+    finish_reason: "stop" (the model ended it), "length" (max_new_tokens reached), "content_filter", or None where the
+    server did not say, so that the text may be incomplete. Tokens are None where nobody counted them.
+    """
+
+    text: str
+    finish_reason: str | None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    reused_tokens: int = 0  # of the prompt, whose keys and values were kept from the turn before
+
+
+class Backend(Protocol):
+    """A model that answers. Closing the generator of `stream` stops the answer, wherever it is computed."""
+
+    name: str  # the model's
+    where: str  # "on this computer", or the server's host
+    context: int | None  # tokens for messages and answer together; None if unknown
+    exact: bool  # whether count_tokens is exact (by the model's chat template) or an estimate
+
+    def count_tokens(self, messages: list[Message]) -> int:
+        """How many tokens the messages have when they are sent."""
+
+    def stream(self, messages: list[Message], options: Options) -> Generator[str, None, Reply]:
+        """Yield the answer in pieces, return the Reply. Raises BackendError."""
+
+
+class Scripted:
+    """Answers from a list, for tests and demonstrations without a model; it remembers what it was sent.
+
+    answers: texts, or exceptions to raise; a pair (text, exception) breaks off after the text.
+    """
+
+    name, where, exact = "scripted", "from a list", False
+
+    def __init__(self, answers: Iterable[str | Exception | tuple[str, BaseException]], context: int | None = None):
+        self.answers, self.context = iter(answers), context
+        self.sent: list[list[Message]] = []
+        self.stopped = 0  # how many answers were closed before their end
+
+    def count_tokens(self, messages: list[Message]) -> int:
+        return sum(4 + len(message["content"].split()) for message in messages)
+
+    def stream(self, messages: list[Message], options: Options) -> Generator[str, None, Reply]:
+        self.sent.append([dict(message) for message in messages])
+        answer = next(self.answers)
+        text, error = answer if isinstance(answer, tuple) else (answer, None) if isinstance(answer, str) else ("", answer)
+        words = [word + " " for word in text.split(" ")]
+        words[-1] = words[-1][:-1]
+        try:
+            yield from words[:options.max_new_tokens]
+        except GeneratorExit:
+            self.stopped += 1
+            raise
+        if error:
+            raise error
+        whole = len(words) <= options.max_new_tokens
+        return Reply("".join(words[:options.max_new_tokens]), "stop" if whole else "length",
+                     self.count_tokens(messages), min(len(words), options.max_new_tokens))
