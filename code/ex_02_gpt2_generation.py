@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 PRESETS = {  # tokens generated per prompt, and test reviews for few-shot learning
     "smoke": {"new_tokens": 12, "queries": 24},
-    "quick": {"new_tokens": 40, "queries": 100},
+    "quick": {"new_tokens": 32, "queries": 80},
     "full": {"new_tokens": 100, "queries": 1000},
 }
 # Arguments of model.generate. top_k 0 switches off the library's silent default of 50.
@@ -694,7 +694,7 @@ def prepare(args, prompts: list[str]) -> Setup:
         "model": f"{checkpoint.name} ({checkpoint.source})", "": checkpoint.note,
         "parameters": f"{model.num_parameters():,}",
         "device": f"{model.device.type}, {runtime.precision(model.device.type)}, {runtime.threads()} threads",
-        "reviews": " ".join(filter(None, (f"{reviews.name} ({reviews.source})", reviews.note))),
+        "reviews": ": ".join(filter(None, (reviews.name, reviews.note))),
         "  test": corpora.balance(reviews.splits["test"]),
         "coherence": note,
         "output": reporting.shown(output.path),

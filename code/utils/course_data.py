@@ -22,6 +22,7 @@ PROMPT = (r"(?=.*\S).*[^ ]", "is empty or ends with a space; GPT-2's tokens brin
 MASKED = (r"(?!.*\[MASK\].*\[MASK\]).*\[MASK\].*", "should contain [MASK] exactly once")
 TEMPLATE = (r"[^{}]*\{text\}[^{}]*(?<! )", "should contain {text} once, no other brace, no space at its end")
 LABEL = (r"negative|positive", "is not one of negative, positive")
+SPLIT = (r"tuning|frozen", "is not one of tuning, frozen")
 CATEGORY = (r"sentiment|context|arithmetic|format", "is not one of sentiment, context, arithmetic, format")
 
 # [shape] is a list that is not empty, {str: shape} an object with names of the author's choice, and
@@ -46,6 +47,7 @@ CONVERSATIONS = {
     "few_shot": {str: {"instruction": TEXT, "examples": [{"user": TEXT, "assistant": TEXT}]}},
     "tasks": [{"id": SLUG, "category": CATEGORY, "question": TEXT, "accept": [ANSWER], "context?": TEXT}],
 }
+QUESTIONS = [{"question": TEXT, "section?": TEXT, "split": SPLIT}]
 KINDS = {str: 'text in "quotes"', list: "a list [...]", dict: "an object {...}"}
 
 # Each rule: whether it holds, the entry it is about, and the complaint where it does not hold.
@@ -68,6 +70,15 @@ def load_conversations(path: Path | None = None) -> dict:
     return _load(path or REPOSITORY / "data" / "conversation_examples.json", CONVERSATIONS, _chat_rules)
 
 
+def load_tutor_questions(path: Path | None = None) -> list[dict]:
+    """Questions to measure the tutor's retrieval with; "section" is the guide's heading that answers one, or missing
+    if the guide does not. Those of the split "tuning" chose the threshold, "frozen" ones were written after that.
+
+    path: default data/tutor_questions.json. Raises UserError with the file, the entry and the reason.
+    """
+    return _load(path or REPOSITORY / "data" / "tutor_questions.json", QUESTIONS, _question_rules)
+
+
 def load_prompts_file(path: Path) -> dict[str, list[str]]:
     """A student's own prompts: a JSON object from category to list of prompts.
 
@@ -78,7 +89,7 @@ def load_prompts_file(path: Path) -> dict[str, list[str]]:
 
 def _load(path: Path, shape: Any, meaning: Callable[[Any], Rules]) -> Any:
     try:
-        value = _parse(path)
+        value = read_json(path)
         for rules in (_shape_rules(value, shape, ""), meaning(value)):
             for holds, where, complaint in rules:
                 if not holds:
@@ -89,7 +100,7 @@ def _load(path: Path, shape: Any, meaning: Callable[[Any], Rules]) -> Any:
     return value
 
 
-def _parse(path: Path) -> Any:
+def read_json(path: Path) -> Any:
     try:
         # Some Windows editors put a byte order mark in front; utf-8-sig drops it.
         return json.loads(path.read_bytes().decode("utf-8-sig"), object_pairs_hook=_object)
@@ -199,6 +210,13 @@ def _chat_rules(data: dict) -> Rules:
             context = task.get("context", "").lower()
             yield (any(answer in context for answer in task["accept"]), f"{where}.context",
                    "should be a passage that contains an accepted answer")
+
+
+def _question_rules(data: list[dict]) -> Rules:
+    yield from _unique({"questions": [entry["question"] for entry in data]})
+    for split in ("tuning", "frozen"):
+        known = {"section" in entry for entry in data if entry["split"] == split}
+        yield known == {True, False}, "top level", f"{split} needs questions with a section and some without"
 
 
 def _is_compact_json(text: str) -> bool:
