@@ -76,7 +76,7 @@ def test_conversations_as_shipped():
     assert all(2 <= len(talk["messages"]) / 2 <= 4 for talk in data["conversations"])
     assert not any("\n" in persona["description"] for persona in data["personas"].values())
     assert {name: len(task["examples"]) for name, task in data["few_shot"].items()} == {
-        "sentiment": 4, "json_extraction": 3, "rephrase": 3}
+        "sentiment": 4, "json_extraction": 3, "rephrase": 3, "short_answers": 4}
     for example in data["few_shot"]["json_extraction"]["examples"]:
         found = json.loads(example["assistant"])
         assert list(found) == ["name", "year"]
@@ -91,8 +91,9 @@ def test_scored_tasks_are_balanced_and_not_among_the_examples():
     sentiment = [task for task in tasks if task["category"] == "sentiment"]
     assert Counter(task["accept"][0] for task in sentiment) == {"negative": 3, "positive": 3}
     assert len({task["question"] for task in tasks}) == 24
-    for example in data["few_shot"]["sentiment"]["examples"]:
-        assert not any(example["user"] in task["question"] for task in sentiment)
+    for name in ("sentiment", "short_answers"):
+        for example in data["few_shot"][name]["examples"]:
+            assert not any(example["user"] in task["question"] for task in tasks)
 
 
 # file: (entry, what is put there, how the complaint goes on after the file name)

@@ -46,26 +46,24 @@ class Hit:
 
 
 def read_sections(markdown: str) -> list[Section]:
-    """Cut a guide at its headings of levels 2 and 3, those inside code aside. Sections without prose are left out."""
-    sections, above, heading, lines, fenced = [], "", "", [], False
+    """Cut a guide at its headings of levels 2 and 3, those inside code aside. Sections without prose are left out.
 
-    def close() -> None:
-        text = "\n".join(lines).strip()
-        if heading and prose(text):
-            path = heading if heading == above else f"{above} > {heading}"
-            sections.append(Section(heading, path, text))
-
+    What closes a chapter, from "Try it" or "Common mistakes" on, belongs to the chapter and not to its last section.
+    """
+    texts: dict[str, list[str]] = {}  # path -> lines
+    chapter, path, fenced = "", "", False
     for line in markdown.splitlines():
         fenced ^= line.startswith("```")
         found = None if fenced else re.match(r"(#{2,3}) (.+)", line)
         if found:
-            close()
-            heading, lines = found[2].strip(), []
-            above = heading if found[1] == "##" else above
-        else:
-            lines.append(line)
-    close()
-    return sections
+            chapter = found[2].strip() if found[1] == "##" else chapter
+            path = chapter if found[1] == "##" else f"{chapter} > {found[2].strip()}"
+        elif line.startswith(("**Try it", "**Common mistakes")):
+            path = chapter
+        if not found:
+            texts.setdefault(path, []).append(line)
+    sections = [Section(path.split(" > ")[-1], path, "\n".join(lines).strip()) for path, lines in texts.items() if path]
+    return [section for section in sections if prose(section.text)]
 
 
 def prose(markdown: str) -> str:

@@ -29,8 +29,12 @@ _console = None
 
 
 def printable(text: str) -> str:
-    """Text without control characters other than newline and tab: what a model writes must not steer the terminal."""
-    return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) != "Cc")
+    """Text without control characters other than newline and tab: what a model writes must not steer the terminal.
+
+    The marks that reverse the direction of text go too: they can make it look like other text.
+    """
+    return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) != "Cc"
+                   and not ("\u202a" <= c <= "\u202e" or "\u2066" <= c <= "\u2069"))
 
 
 def say(text: str = "", style: str | None = None) -> None:
