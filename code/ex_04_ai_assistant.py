@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from reprlib import repr as short
 from typing import TYPE_CHECKING, NamedTuple
 
 from assistant.backends import Backend, BackendError, Message, Options, Reply
@@ -54,7 +55,7 @@ def parse_arguments(argv: list[str] | None):
         "--model NAME; default: the model runs on this computer")
     add("--key-env", metavar="NAME", help="the environment variable that holds the key for that server (default: "
         "OPENAI_API_KEY for api.openai.com, and no key for any other)")
-    add("--technique", nargs="+", default=["plain"], metavar="NAME",
+    add("--technique", nargs="+", metavar="NAME",
         help=f"{', '.join(TECHNIQUES)}; few-shot may be followed by a set of examples, json by keys (default: plain)")
     add("--tutor", action="store_true", help="answer from the course's guide: the same as --technique retrieval")
     prompt = parser.add_mutually_exclusive_group().add_argument
@@ -80,8 +81,9 @@ def parse_arguments(argv: list[str] | None):
         raise UserError("--base-url needs --model NAME: the name by which that server knows the model")
     if args.key_env and not args.base_url:
         raise UserError("--key-env goes with --base-url; a model on this computer needs no key")
-    if args.tutor:
-        args.technique = ["retrieval"]
+    if args.tutor and (args.technique or args.compare or args.evaluate):
+        raise UserError("--tutor goes with a chat, --ask or --web, and stands for --technique retrieval: leave one out")
+    args.technique = args.technique or ["retrieval" if args.tutor else "plain"]
     return args
 
 
@@ -404,36 +406,65 @@ class Assistant:
 
     def _compose(self, turn: Turn, conversation: Conversation, earlier: list[Turn], material: Material,
                  smaller: bool) -> Generator[str, None, tuple[list[Message], bool]]:
-        """Return the messages to send and whether there is history among them that could still go."""
-        system, count = conversation.system, self.backend.count_tokens
-        if self.summarise and conversation.summary:
-            system = f"{system}\n\nWhat was said earlier, in short: {conversation.summary}".strip()
-        start = [{"role": "system", "content": system}] * bool(system)
-        apply, sections = TECHNIQUES[turn.technique].apply, list(material.sections)
+        """Return the messages to send and whether there is history among them that could still go.
 
-        def prompt() -> list[Message]:
-            return apply([*start, {"role": "user", "content": turn.user}], replace(material, sections=sections))
-
-        while sections and self.budget is not None and count(prompt()) > self.budget:
-            heading, text = sections.pop()  # the worst one goes, and the last one gets shorter
-            if not sections and len(text) > 80:
-                sections.append((heading, text[:len(text) * 2 // 3]))
-        *head, question = prompt()
-        turn.sources = [heading for heading, _ in sections]
-        history, budget = conversation.messages(earlier), self.budget
-        if smaller:
-            budget = max(count([*head, question]), count([*head, *history, question]) // 2)
+        smaller: whether what was sent last was too long for the server, so that half of it must do.
+        """
+        head, question = self._prompt(turn, conversation, material)
+        history, count = conversation.messages(earlier), self.backend.count_tokens
         try:
-            messages, left_out = trim_history(head, history, question, budget, count)
+            if smaller:
+                half = max(count([*head, question]), count(self.sent) // 2)
+                left_out = trim_history(head, history, question, half, count)[1]
+            else:
+                left_out = self._left_out(head, history, question, conversation)
+            if self.summarise and left_out > conversation.summarised:
+                yield from self._summarise(conversation, earlier[:left_out])
+                head, question = self._prompt(turn, conversation, material)  # with the summary, which needs room
+                left_out = max(left_out, trim_history(head, history, question, self.budget, count)[1])
         except ValueError as error:
             raise BackendError(f"This does not fit into the model's context ({error}): shorten it, or raise --context "
                                "if the model can take more.", too_long=True) from None
-        if left_out and self.summarise and left_out > conversation.summarised:
-            yield from self._summarise(conversation, earlier[:left_out])
-            return (yield from self._compose(turn, conversation, earlier, material, smaller))
+        conversation.left_out = left_out
         if left_out:
             turn.notes.append(f"left out the oldest {left_out} turn{'s' * (left_out > 1)}, which did not fit")
-        return messages, len(messages) > len(head) + 1
+        return [*head, *history[2 * left_out:], question], left_out < len(earlier)
+
+    def _prompt(self, turn: Turn, conversation: Conversation, material: Material) -> tuple[list[Message], Message]:
+        """What the technique makes of system prompt and question: what stays in front, and the newest message."""
+        system, sections = conversation.system, list(material.sections)
+        if self.summarise and conversation.summary:
+            system = f"{system}\n\nWhat was said earlier, in short: {conversation.summary}".strip()
+        start = [{"role": "system", "content": system}] * bool(system)
+
+        def prompt() -> list[Message]:
+            return TECHNIQUES[turn.technique].apply([*start, {"role": "user", "content": turn.user}],
+                                                    replace(material, sections=sections))
+
+        while sections and self.budget is not None and self.backend.count_tokens(prompt()) > self.budget:
+            heading, text = sections.pop()  # the worst one goes, and the last one gets shorter
+            if not sections and len(text) > 80:
+                sections.append((heading, text[:len(text) * 2 // 3]))
+        turn.sources = [heading for heading, _ in sections]
+        *head, question = prompt()
+        return head, question
+
+    def _left_out(self, head: list[Message], history: list[Message], question: Message,
+                  conversation: Conversation) -> int:
+        """How many turns to leave out. When some must go, so many go that a quarter of the budget is free.
+
+        The turns to come then find the prompt beginning as before, with keys and values that the back end still has.
+        If one turn went each time, the whole history would have to be read anew each time.
+        """
+        count, before = self.backend.count_tokens, min(conversation.left_out, len(history) // 2)
+        if self.budget is None:
+            return before  # what the server has found too long once
+        fewest = trim_history(head, history, question, self.budget, count)[1]
+        if not fewest:
+            return 0
+        least = count([*head, question])
+        ample = trim_history(head, history, question, max(least, self.budget * 3 // 4), count)[1]
+        return before if fewest <= before <= ample else ample
 
     def _summarise(self, conversation: Conversation, turns: list[Turn]) -> Generator[str, None, None]:
         """Have the model sum up turns that no longer fit; what was summed up before goes in as its summary."""
@@ -656,6 +687,8 @@ def evaluate_tasks(assistant: Assistant, tasks: list[dict]) -> list[dict]:
                 turn = ask_task(assistant, task, technique)
                 answers.append({"id": task["id"], "answer": turn.assistant, "right": is_right(task, turn.assistant)})
             right = sum(answer["right"] for answer in answers)
+            reporting.say(f"{category}, {technique}: {right} of {len(chosen)} right; the first answer was "
+                          f"{short(answers[0]['answer'])}", style="dim")
             rows.append({"category": category, "technique": technique, "right": right, "of": len(chosen),
                          **accuracy_interval(right, len(chosen)), "majority_baseline": baseline,
                          "seconds": clock.seconds, "answers": answers})

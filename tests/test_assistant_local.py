@@ -236,7 +236,7 @@ def test_an_empty_answer(backend, monkeypatch):
 
 
 def test_an_answer_is_cut_where_the_context_ends(backend):
-    messages = said("x" * 950, "One?")
+    messages = said("x" * 960, "One?")
     room = backend.context - backend.count_tokens(messages)
     assert 0 < room < 40
     _, reply = answer(backend, messages, Options(max_new_tokens=500))

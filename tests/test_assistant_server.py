@@ -1,13 +1,15 @@
-"""Exercise 4's client against a real server that misbehaves: what the user reads, what is sent, and who sees the key."""
+"""Exercise 4's client against a server that misbehaves: what the user reads, what is sent, and who sees the key."""
 
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import subprocess
 import sys
 import time
 import traceback
+from email.utils import formatdate
 from types import SimpleNamespace
 
 import pytest
@@ -20,7 +22,7 @@ from utils.runtime import REPOSITORY, UserError
 
 KEY = "sk-SeCrEt-0123456789"
 QUESTION = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What is the capital of France?"}]
-QUICK = {"timeout": 0.4, "limit": 1.5}  # where the waiting itself is tested
+QUICK = {"timeout": 0.8, "limit": 0.5}  # where the waiting itself is tested
 AFTER_WORDS = {"bad_json_event", "deep_json_event", "cut", "reset_midway", "stall", "error_event", "error_event_text"}
 
 # What each fault's sentence must say: what happened, and what to do.
@@ -28,7 +30,7 @@ MEANING = {
     "refused": ("no server is running", "start it"),
     "dns": ("not known", "--base-url"),
     "reset": ("broke off", "try again"),
-    "timeout": ("sent nothing for 0.4 s", "try again later"),
+    "timeout": ("sent nothing for 0.8 s", "try again later"),
     "401": ("wants a key", "--key-env"),
     "403": ("refuses access", "Country not supported"),
     "404_model": ("no model 'wrong'", "--model", "good-model"),
@@ -62,12 +64,12 @@ MEANING = {
     "deep_json_event": ("unreadable in the middle", "try again"),
     "cut": ("broke off in the middle", "try again"),
     "reset_midway": ("broke off in the middle", "try again"),
-    "stall": ("stalled for 0.4 s", "try again"),
+    "stall": ("stalled for 0.8 s", "try again"),
     "error_event": ("error in the middle", "out of memory", "try again"),
     "error_event_text": ("error in the middle", "out of memory", "try again"),
     "error_event_too_long": ("longer than the context", "/reset"),
-    "comments_only": ("longer than 1.5 s", "--max-new-tokens"),
-    "endless": ("longer than 1.5 s", "--max-new-tokens"),
+    "comments_only": ("longer than 0.5 s", "--max-new-tokens"),
+    "endless": ("longer than 0.5 s", "--max-new-tokens"),
     "too_long": ("longer than the context", "/reset"),
     "too_long_llama": ("longer than the context", "/reset"),
     "too_long_vllm": ("longer than the context", "/reset"),
@@ -113,8 +115,10 @@ def patient(base_url):
 
 @pytest.fixture(scope="module")
 def hasty(base_url):
-    """The same with short limits."""
-    return Server(base_url, "wrong", max_retries=0, **QUICK)
+    """For each fault that consists in waiting, the same with the limit that ends it."""
+    silence = Server(base_url, "wrong", max_retries=0, timeout=QUICK["timeout"])
+    length = Server(base_url, "wrong", max_retries=0, limit=QUICK["limit"])
+    return {"timeout": silence, "stall": silence, "comments_only": length, "endless": length}
 
 
 def behave(base_url, name):
@@ -128,9 +132,8 @@ def behave(base_url, name):
 @pytest.mark.parametrize("name", sorted(FAULTS))
 def test_each_fault_is_a_sentence_that_says_what_to_do_and_the_next_question_is_answered(
         name, base_url, patient, hasty):
-    server = hasty if name in ("timeout", "stall", "comments_only", "endless") else patient
     behave(base_url, name)
-    pieces, fault = answer(server, Options(20, temperature=0.7))
+    pieces, fault = answer(hasty.get(name, patient), Options(20, temperature=0.7))
     assert isinstance(fault, BackendError), f"{name} ended as if it were an answer: {fault}"
     for meaning in MEANING[name]:
         assert meaning.lower() in str(fault).lower(), f"{name}: the sentence does not say {meaning!r}: {fault}"
@@ -276,11 +279,14 @@ def test_which_key_goes_where(url, key_env, expected):
 
 
 @pytest.mark.parametrize(("url", "key_env", "environment", "says"), [
-    ("https://example.com/v1", "NONE", {}, "--key-env"), ("https://example.com/v1", "NONE", {"NONE": "  "}, "--key-env"),
-    ("https://example.com/v1", KEY, {}, "--key-env"), ("https://api.openai.com/v1", None, {}, "OPENAI_API_KEY"),
-    ("http://example.com/v1", "K", {"K": KEY}, "https://"), ("http://127.0.0.1.evil.example/v1", "K", {"K": KEY}, "http"),
-    ("http://localhost.evil.example/v1", "K", {"K": KEY}, "http"), ("http://api.openai.com/v1", None,
-                                                                   {"OPENAI_API_KEY": KEY}, "https://"),
+    ("https://example.com/v1", "NONE", {}, "--key-env"),
+    ("https://example.com/v1", "NONE", {"NONE": "  "}, "--key-env"),
+    ("https://example.com/v1", KEY, {}, "--key-env"),
+    ("https://api.openai.com/v1", None, {}, "OPENAI_API_KEY"),
+    ("http://example.com/v1", "K", {"K": KEY}, "https://"),
+    ("http://127.0.0.1.evil.example/v1", "K", {"K": KEY}, "https://"),
+    ("http://localhost.evil.example/v1", "K", {"K": KEY}, "https://"),
+    ("http://api.openai.com/v1", None, {"OPENAI_API_KEY": KEY}, "https://"),
     ("https://example.com/v1", "K", {"K": KEY + " x"}, "copy it again"),
     ("https://example.com/v1", "K", {"K": KEY + "\n" + KEY}, "copy it again"),
     ("https://example.com/v1", "K", {"K": KEY + "\u2026"}, "copy it again"),
@@ -344,8 +350,8 @@ def test_the_key_is_sent_and_nowhere_to_be_read(monkeypatch, caplog, capfd):
     seen = []
     with serve() as base_url:
         server = Server(base_url, "wrong", "COURSE_TEST_KEY", max_retries=0, **QUICK)
-        for name in ("good", "echo_key", "401", "403", "404_model", "reset", "timeout", "bad_json", "html", "comments_only",
-                     "bad_json_event", "cut", "stall"):
+        for name in ("good", "echo_key", "401", "403", "404_model", "reset", "timeout", "bad_json", "html", "endless",
+                     "bad_json_event", "cut"):
             base_url.behaviour = name
             end = answer(server)[1]
             seen += [repr(end), str(end)]
@@ -375,8 +381,6 @@ def test_debug_logging_by_environment_shows_no_key():
             "with serve('500') as url:\n"
             "    try: print(list(Server(url, 'm', 'K', max_retries=0).stream([], Options())))\n"
             "    except Exception as error: print(error)\n")
-    import os
-
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=120,
                           env=os.environ | {"OPENAI_LOG": "debug", "K": KEY, "OPENAI_API_KEY": KEY})
     assert "failed inside (500)" in done.stdout, done.stderr
@@ -439,6 +443,4 @@ def test_retry_after_is_read_as_the_standard_says(value, seconds):
 
 
 def test_retry_after_may_be_a_date():
-    from email.utils import formatdate
-
     assert 25 < module.retry_after({"retry-after": formatdate(time.time() + 30, usegmt=True)}) <= 30

@@ -295,7 +295,10 @@ def test_the_oldest_turns_go_when_the_budget_is_full_and_it_is_said():
     assistant = make(["word " * 20] * 8, context=180)
     turns = [ex.finish(assistant.ask(f"question {i}")) for i in range(8)]
     assert turns[0].notes == [] and turns[-1].notes == ["left out the oldest 4 turns, which did not fit"]
-    assert all(count_words(sent) <= assistant.budget for sent in assistant.backend.sent)
+    sent = assistant.backend.sent
+    assert all(count_words(messages) <= assistant.budget for messages in sent)
+    same = sum(after[:len(before)] == before for before, after in zip(sent, sent[1:], strict=False))
+    assert same >= 5, "when turns go, several should go at once, so that the next prompts begin as before"
     assert len(assistant.conversation.turns) == 8, "what is left out of a prompt stays in the history"
 
 
@@ -477,6 +480,8 @@ def test_retrieval_is_measured_by_split():
     (["--ask", "x", "--web"], "not allowed with argument"),
     (["--persona", "tutor", "--system", "x"], "not allowed with argument"),
     (["--port", "99999999", "--web"], "--port"),
+    (["--tutor", "--technique", "json"], "--tutor goes with"),
+    (["--tutor", "--evaluate"], "--tutor goes with"),
 ])
 def test_bad_arguments_are_one_clear_line(arguments, expected):
     with pytest.raises(UserError) as caught:

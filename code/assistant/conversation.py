@@ -42,14 +42,15 @@ class Turn:
 class Conversation:
     """A system prompt and the turns after it. Only whole turns enter, so that the history never holds a half one.
 
-    failed: the question whose answer failed, if nothing was answered since. summary: of the first `summarised` turns,
-    for when they are left out.
+    failed: the question whose answer failed, if nothing was answered since. left_out: how many of the oldest turns did
+    not fit into the newest prompt. summary: of the first `summarised` turns, for when they are left out.
     """
 
     system: str = ""
     persona: str | None = None
     turns: list[Turn] = field(default_factory=list)
     failed: str | None = None
+    left_out: int = 0
     summary: str = ""
     summarised: int = 0
 
@@ -60,7 +61,7 @@ class Conversation:
 
     def reset(self) -> None:
         """Forget all turns; the system prompt and the persona stay."""
-        self.turns, self.failed, self.summary, self.summarised = [], None, "", 0
+        self.__init__(self.system, self.persona)
 
     def save(self, path: Path) -> None:
         """Write all of it as JSON (UTF-8, readable by its owner only), in one step: the file is never half written.

@@ -349,7 +349,7 @@ class Server:
         if status == 400 and FILTERED.search(said):
             return BackendError(f"The content filter of {where} rejected the question: ask in other words.")
         if status in (404, 405) or (status == 400 and NO_MODEL.search(words(error.body))):
-            return self._not_found(status, said)
+            return self._not_found(status, error.body)
         if status == 429 or (status == 503 and retry_after(error.response.headers)):
             wait = retry_after(error.response.headers)
             when = f"in {spell(wait)}" if wait else "in a minute"
@@ -365,10 +365,11 @@ class Server:
         return BackendError(f"{where} rejected the request ({status}){self._quote(error.body) or '.'} Check --model, "
                             "--base-url and the other options.")
 
-    def _not_found(self, status: int, said: str) -> BackendError:
+    def _not_found(self, status: int, body: object) -> BackendError:
         """A wrong model name or a wrong path: which, only the server's words tell."""
-        if re.search("model", said, re.I):
-            return BackendError(f"{self.where} has no model {self._model}: check --model.{self._offered()}")
+        if status == 400 or re.search("model", str(body), re.I):
+            return BackendError(f"{self.where} has no model {self._model}{self._quote(body) or '.'} Check --model."
+                                f"{self._offered()}")
         return BackendError(f"{self.where} has nothing at this address ({status}): check --base-url{self._v1_hint()}, "
                             f"and --model.{self._offered()}")
 
