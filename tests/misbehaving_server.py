@@ -24,6 +24,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 WORDS = ["Paris", " is", " the", " capital", " of", " France", "."]
 MODELS = ["good-model", "other-model"]
+LINGER = "hh" if sys.platform == "win32" else "ii"
 PAGE = "<html><body><h1>Please log in</h1></body></html>"
 
 
@@ -129,7 +130,7 @@ class Handler(BaseHTTPRequestHandler):
     def reset(self) -> None:
         """Close with RST instead of a proper end."""
         self.wfile.flush()
-        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack(LINGER, 1, 0))
         self.connection.close()
         self.close_connection = True
 
@@ -226,7 +227,7 @@ FAULTS: dict[str, Callable[[Handler], None]] = {
     "403": lambda h: h.error(403, "Country not supported", "unsupported_country"),
     "404_model": lambda h: h.error(404, "The model `wrong` does not exist", "model_not_found"),
     "404_path": lambda h: h.reply(404, {"detail": "Not Found"}),
-    "400_pinned": lambda h: h.reply(400, {"detail": "Server is pinned to '/models/a', request named 'wrong'"}),
+    "400_pinned": lambda h: h.reply(400, {"detail": "Server is pinned to '/a'; requested 'wrong'."}),
     "413": lambda h: h.reply(413, "too large", "text/plain"),
     "422": lambda h: h.reply(422, {"detail": [{"loc": ["body", "messages"], "msg": "wrong shape"}]}),
     "429": lambda h: h.error(429, "Rate limit reached", "rate_limit_exceeded"),

@@ -6,6 +6,7 @@ says what happened and what to do. The key leaves this file in one header, to on
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
 import ipaddress
 import json
@@ -213,6 +214,7 @@ class Server:
         import openai
 
         deadline = time.monotonic() + self._limit
+        # held: half of a character whose other half comes with the next chunk, or never, and then is dropped
         text, held, finish_reason, usage, chunks, fault = "", "", None, None, None, None
         try:
             chunks = self._open(messages, options)
@@ -221,7 +223,7 @@ class Server:
                 piece, reason = read_chunk(chunk)
                 finish_reason, usage = reason or finish_reason, getattr(chunk, "usage", None) or usage
                 piece, held = held + piece, ""
-                if piece and "\ud800" <= piece[-1] <= "\udbff":  # half a character: the next chunk has the other half
+                if piece and "\ud800" <= piece[-1] <= "\udbff":
                     piece, held = piece[:-1], piece[-1]
                 if piece:
                     piece = whole_characters(piece)
@@ -232,7 +234,8 @@ class Server:
             fault = self._explain(error, begun=bool(text))
         finally:
             if chunks is not None:
-                chunks.close()  # the server notices, and stops
+                with contextlib.suppress(httpx2.HTTPError, OSError):
+                    chunks.close()  # the server notices, and stops
         if fault is None and not text.strip():
             fault = self._nothing(finish_reason, options)
         if fault is not None:
@@ -397,12 +400,12 @@ class Server:
 
     def _clean(self, text: str, length: int = 200) -> str:
         """A server's words as part of our sentence: one line, printable, not long, and never the key."""
-        text = " ".join(printable(whole_characters(self._hide(text))).split())
+        text = self._hide(" ".join(printable(whole_characters(text)).split()))
         return text if len(text) <= length else text[:length - 3] + "..."
 
     def _quote(self, body: object) -> str:
         """': "what the server said".', or "" if that was nothing a reader could use (a web page, for one)."""
-        said = self._clean(words(body))
+        said = self._clean(words(body)).rstrip(".")
         return f': "{said}".' if said and not said.startswith("<") else ""
 
 
