@@ -581,8 +581,8 @@ def open_tutor(args) -> GuideIndex:
 def retrieval_measures(index: GuideIndex, questions: list[dict]) -> dict[str, dict]:
     """How well the index finds sections, and knows what the guide does not have, by split of the questions.
 
-    recall_at_3: share of the questions on the guide whose section is among the first three. false_refusals: share of
-    them that fall below the threshold. missed_refusals: share of the others that do not.
+    recall_at_3: share of the questions on the guide that have a section which answers them among the first three.
+    false_refusals: share of them that fall below the threshold. missed_refusals: share of the others that do not.
     """
     result = {}
     for split in ("tuning", "frozen"):
@@ -590,8 +590,8 @@ def retrieval_measures(index: GuideIndex, questions: list[dict]) -> dict[str, di
         for entry in (entry for entry in questions if entry["split"] == split):
             hits = index.search(entry["question"], SECTIONS, rank=rank_sections)
             below = hits[0].score < index.threshold
-            if "section" in entry:
-                found.append(entry["section"] in [hit.section.heading for hit in hits])
+            if "sections" in entry:
+                found.append(any(hit.section.heading in entry["sections"] for hit in hits))
                 refused.append(below)
             else:
                 passed.append(not below)
@@ -786,7 +786,6 @@ def make_backend(args) -> tuple[Backend, str]:
 
     device = runtime.start(args)
     checkpoint = checkpoints.find("chat", args.model or ("tiny" if args.preset == "smoke" else None))
-    checkpoints.check_family(checkpoint, "decoder")
     backend = Local(checkpoint, device)
     if args.context and backend.context and args.context > backend.context:
         raise UserError(f"--context {args.context}: {backend.name} takes {backend.context} tokens at most")
@@ -825,7 +824,7 @@ def prepare(args) -> tuple[Callable[[], Assistant], dict]:
         return assistant
 
     context = args.context or backend.context
-    facts = {"model": f"{backend.name}, {backend.where}", "": note,
+    facts = {"model": backend.name, "": note, "where": backend.where,
              "context": f"{context:,} tokens" if context else "unknown: the server refuses what is too long",
              "technique": " ".join(args.technique), "output": reporting.shown(args.output)}
     return make, facts
@@ -851,7 +850,7 @@ def measure(assistant: Assistant, args, facts: dict) -> dict:
     clock, backend = Stopwatch(), assistant.backend
     settings = {"model": backend.name, "preset": args.preset, "seed": args.seed}
     output = reporting.OutputFolder(args.output, "ex_04", settings)
-    results = {**settings, "where": backend.where,
+    results = {**settings, "where": backend.where, "note": facts[""],
                **(evaluate(assistant, args) if args.evaluate else compare(assistant, args.compare))}
     output.save_results({**results, "minutes": clock.seconds / 60})
     output.release()
@@ -866,20 +865,22 @@ def main(argv: list[str] | None = None) -> dict:
 
     from utils import reporting
 
+    if args.web:
+        from assistant import page
+
+        listener = page.listen(args.port)  # before the model is fetched
     make, facts = prepare(args)
     assistant = make()
     if interactive or args.web or args.evaluate or args.compare:
         reporting.banner("Exercise 4: an AI assistant", {name: value for name, value in facts.items() if value})
     else:  # standard output is for the answers
-        print("; ".join(filter(None, (facts["model"], facts[""]))), file=sys.stderr)
+        print("; ".join(filter(None, (f"{facts['model']}, {facts['where']}", facts[""]))), file=sys.stderr)
     if args.ask is not None:
         return ask_once(assistant, args.ask)
     if args.evaluate or args.compare:
         return measure(assistant, args, facts)
     if args.web:
-        from assistant import page
-
-        page.serve(make, Assistant.techniques, args.port)
+        page.serve(make, Assistant.techniques, listener)
         return {"model": assistant.backend.name}
 
     from assistant import terminal

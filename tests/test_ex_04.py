@@ -461,7 +461,7 @@ def test_retrieval_is_measured_by_split():
     rows = [("0.9/A", "A", "tuning"), ("0.9/B", "A", "tuning"), ("0.1/A", "A", "tuning"), ("0.9/A", None, "tuning"),
             ("0.1/A", None, "tuning"), ("0.9/A", "A", "frozen"), ("0.1/A", None, "frozen")]
     measures = ex.retrieval_measures(Known(), [
-        {"question": q, "split": split} | ({"section": s} if s else {}) for q, s, split in rows])
+        {"question": q, "split": split} | ({"sections": [s]} if s else {}) for q, s, split in rows])
     assert measures["tuning"] == {"questions": 3, "recall_at_3": 2 / 3, "false_refusals": 1 / 3,
                                   "questions_off_the_guide": 2, "missed_refusals": 0.5}
     assert measures["frozen"]["recall_at_3"] == 1 and measures["frozen"]["missed_refusals"] == 0

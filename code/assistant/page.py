@@ -33,6 +33,7 @@ CSS = """
 #title h1 { margin: 0.4rem 0 0; } #title p { opacity: 0.75; margin: 0; }
 .about { opacity: 0.65; font-size: 0.82em; } .problem { color: #b3261e; } .dark .problem { color: #ffb4ab; }
 #technique label { width: 100%; }
+#chat .placeholder { padding: 0 1.5rem; }
 #sent textarea { font-family: ui-monospace, monospace; font-size: 0.82em; }
 """
 EMPTY = ("**Ask a question.**\n\nWith the technique *retrieval* the answer comes from the course's guide, and its "
@@ -70,9 +71,11 @@ def prepare_server(demo):
     import gradio as gr
     import uvicorn
 
-    app = fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    gr.mount_gradio_app(app, demo, "/", server_name=ADDRESS, footer_links=[], run_history=False, show_error=False,
-                        enable_monitoring=False, ssr_mode=False, pwa=False, mcp_server=False, max_file_size=1,
+    nothing_else = {"docs_url": None, "redoc_url": None, "openapi_url": None}
+    app = fastapi.FastAPI(**nothing_else)
+    gr.mount_gradio_app(app, demo, "/", server_name=ADDRESS, app_kwargs=nothing_else, footer_links=[],
+                        run_history=False, show_error=False, enable_monitoring=False, ssr_mode=False, pwa=False,
+                        mcp_server=False, max_file_size=1,  # byte: nothing is to be uploaded
                         theme=gr.themes.Soft(primary_hue="blue", font=["system-ui", "sans-serif"],
                                              font_mono=["ui-monospace", "monospace"]), css=CSS)
     # The streams of open tabs never end by themselves, so the server does not wait for them.
@@ -250,15 +253,15 @@ class Page:
     @staticmethod
     def follow(session: Session, pieces: Generator, turns: list[Turn], asked: str) -> Generator:
         """Yield what to show while an answer grows; Stop, or closing this generator, ends the answer too."""
-        part, shown = "", time.monotonic()
+        part, shown = "", float("-inf")
         with closing(pieces):
             for piece in pieces:
                 part += piece
                 if session.stop.is_set():
                     return
                 if time.monotonic() - shown >= PAUSE:
-                    yield session.picture(turns, asked, part)
                     shown = time.monotonic()
+                    yield session.picture(turns, asked, part)
 
     @staticmethod
     def clear(session: Session) -> None:
@@ -285,10 +288,10 @@ def build(make: Callable, techniques: dict[str, str]):
             with gr.Column(scale=3, min_width=320):
                 chat = gr.Chatbot(show_label=False, height="62vh", placeholder=EMPTY, buttons=["copy"],
                                   feedback_options=None, latex_delimiters=[], allow_tags=False, elem_id="chat")
-                box = gr.Textbox(placeholder="Your question; Enter sends it, Shift+Enter begins a new line",
-                                 show_label=False, lines=1, max_lines=8, autofocus=True, elem_id="box")
+                box = gr.Textbox(placeholder="Your question; Enter sends it", show_label=False, lines=1, max_lines=8,
+                                 interactive=False, elem_id="box")  # until the session has begun
                 with gr.Row():
-                    buttons = [gr.Button(name, variant=variant, min_width=70, elem_id=name.lower())
+                    buttons = [gr.Button(name, variant=variant, min_width=70, interactive=False, elem_id=name.lower())
                                for name, variant in (("Send", "primary"), ("Stop", "stop"), ("Retry", "secondary"),
                                                      ("Clear", "secondary"))]
             with gr.Column(scale=1, min_width=290):
@@ -297,7 +300,7 @@ def build(make: Callable, techniques: dict[str, str]):
                 persona = gr.Dropdown([("as given at the start" if first.system else "none", ""), *(
                     (f"{name}: {who['description']}", name) for name, who in personas.items())],
                     label="Persona (system prompt)", elem_id="persona")
-        with gr.Accordion("What was sent to the model", open=False):
+        with gr.Accordion("What was sent to the model", open=False, elem_id="prompt"):
             sent = gr.Textbox(show_label=False, interactive=False, lines=4, max_lines=20, elem_id="sent")
         wire(page, demo, session, chat, box, buttons, technique, persona, sent)
     return demo
@@ -318,7 +321,8 @@ def wire(page: Page, demo, session, chat, box, buttons: list, technique, persona
     def opened():
         state = page.begin()
         assistant = state.assistant
-        return [*look(state, state.picture(), False), assistant.technique, assistant.conversation.persona or ""]
+        return [*look(state, state.picture(), False), assistant.technique, assistant.conversation.persona or "",
+                gr.update(interactive=True, autofocus=True)]
 
     def answered_again(state: Session | None, technique: str, persona: str, question: str | None = None):
         state = state or page.begin()  # a tab that has outlived the server
@@ -339,8 +343,8 @@ def wire(page: Page, demo, session, chat, box, buttons: list, technique, persona
         page.clear(state)
         return look(state, [], False)
 
-    demo.load(opened, None, [*shown, technique, persona], **quiet)
+    demo.load(opened, None, [*shown, technique, persona, box], **quiet)
     gr.on([box.submit, send.click], asked, [session, box, technique, persona], [*shown, box], **quiet)
     retry.click(answered_again, [session, technique, persona], shown, **quiet)
-    clear.click(cleared, session, shown, **quiet)
+    gr.on([clear.click, chat.clear], cleared, session, shown, **quiet)
     stop.click(lambda state: state and state.stop.set(), session, None, queue=False, **quiet)

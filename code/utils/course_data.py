@@ -47,7 +47,7 @@ CONVERSATIONS = {
     "few_shot": {str: {"instruction": TEXT, "examples": [{"user": TEXT, "assistant": TEXT}]}},
     "tasks": [{"id": SLUG, "category": CATEGORY, "question": TEXT, "accept": [ANSWER], "context?": TEXT}],
 }
-QUESTIONS = [{"question": TEXT, "section?": TEXT, "split": SPLIT}]
+QUESTIONS = [{"question": TEXT, "sections?": [TEXT], "split": SPLIT}]
 KINDS = {str: 'text in "quotes"', list: "a list [...]", dict: "an object {...}"}
 
 # Each rule: whether it holds, the entry it is about, and the complaint where it does not hold.
@@ -71,8 +71,8 @@ def load_conversations(path: Path | None = None) -> dict:
 
 
 def load_tutor_questions(path: Path | None = None) -> list[dict]:
-    """Questions to measure the tutor's retrieval with; "section" is the guide's heading that answers one, or missing
-    if the guide does not. Those of the split "tuning" chose the threshold, "frozen" ones were written after that.
+    """Questions to measure the tutor's retrieval with; "sections" are the guide's headings that answer one, missing
+    if none does. Those of the split "tuning" chose the threshold, "frozen" ones were written after that.
 
     path: default data/tutor_questions.json. Raises UserError with the file, the entry and the reason.
     """
@@ -215,8 +215,8 @@ def _chat_rules(data: dict) -> Rules:
 def _question_rules(data: list[dict]) -> Rules:
     yield from _unique({"questions": [entry["question"] for entry in data]})
     for split in ("tuning", "frozen"):
-        known = {"section" in entry for entry in data if entry["split"] == split}
-        yield known == {True, False}, "top level", f"{split} needs questions with a section and some without"
+        known = {"sections" in entry for entry in data if entry["split"] == split}
+        yield known == {True, False}, "top level", f"{split} needs questions with sections and some without"
 
 
 def _is_compact_json(text: str) -> bool:
