@@ -239,7 +239,7 @@ def draw_model_timeline():
         "GPT-3": (2020.4, 175, "decoder", (7, -4)), "GPT-J": (2021.45, 6.05, "decoder", (7, -4)),
         "Gopher": (2021.93, 280, "decoder", (-45, 4)), "Chinchilla": (2022.24, 70, "decoder", (-62, -4)),
         "PaLM": (2022.27, 540, "decoder", (7, 0)), "BLOOM": (2022.85, 176, "decoder", (7, -4)),
-        "LLaMA 65B": (2023.15, 65, "decoder", (-66, -4)), "Mistral 7B": (2023.75, 7.24, "decoder", (-24, -16)),
+        "LLaMA 65B": (2023.15, 65, "decoder", (-28, -16)), "Mistral 7B": (2023.75, 7.24, "decoder", (-24, -16)),
         "Llama 3.1 405B": (2024.56, 405, "decoder", (-88, -4)), "Llama 3 8B": (2024.3, 8.03, "decoder", (6, 3)),
         "SmolLM2-135M": (2025.1, 0.1345, "decoder", (6, -14)),
     }

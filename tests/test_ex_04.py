@@ -563,3 +563,15 @@ def test_help_is_fast_and_needs_no_library():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(os.sep), timeout=60)
     assert done.stdout.endswith("set()\n"), done.stdout[-300:] + done.stderr
     assert "--tutor" in done.stdout
+
+
+@pytest.mark.real
+def test_with_real_weights(tmp_path, capfd):
+    ask = ["--model", "packaged", "--output", str(tmp_path / "out"), "--max-new-tokens", "40"]
+    found = ex.main([*ask, "--tutor", "--ask", "What does the temperature change when a model samples text?"])
+    assert found["sources"] and "Sources in the guide" in capfd.readouterr().out
+    absent = ex.main([*ask, "--tutor", "--ask", "Who won the football world cup in 1998?"])
+    assert absent["sources"] == [] and "guide has nothing on this" in absent["answer"]
+    review = "Is this review positive or negative? Answer with one word.\nReview: I loved every minute."
+    answer = ex.main([*ask, "--technique", "few-shot", "sentiment", "--ask", review])["answer"]
+    assert answer.strip(" .").lower() in ("positive", "negative"), "the examples should teach the format"

@@ -43,7 +43,7 @@ class Int8Linear(nn.Module):
         weight = nn.functional.pad(linear.weight.detach().float(), (0, 0, 0, -self.outputs % BLOCK))
         rows = weight.T.reshape(inputs, -1, BLOCK).transpose(0, 1).reshape(-1, BLOCK)  # by block, then by input
         self.packed = torch.ops.quantized.embedding_bag_byte_prepack(rows.contiguous())
-        # Several tokens at once are a matter of arithmetic, not of memory: the same numbers as float32, (outputs, inputs)
+        # For several tokens at once arithmetic sets the pace: the same numbers as float32, (outputs, inputs).
         rows = torch.ops.quantized.embedding_bag_byte_unpack(self.packed)
         self.weight = rows.view(-1, inputs, BLOCK).transpose(1, 2).reshape(-1, inputs)[:self.outputs].contiguous()
         self.bias = linear.bias
@@ -54,7 +54,7 @@ class Int8Linear(nn.Module):
             return nn.functional.linear(x, self.weight, self.bias)
         bags = -(-self.outputs // BLOCK)
         y = torch.ops.quantized.embedding_bag_byte_rowwise_offsets(
-            self.packed, *bag_indices(bags, x.shape[-1]), per_sample_weights=x.flatten().repeat(bags))
+            self.packed, *bag_indices(bags, x.shape[-1]), per_sample_weights=x.flatten().expand(bags, -1).reshape(-1))
         y = y.view(-1)[:self.outputs].view(*x.shape[:-1], -1)
         return y if self.bias is None else y + self.bias
 
@@ -106,8 +106,8 @@ class Local:
                  reuse: bool = True) -> None:
         """Load the model. Raises UserError if it cannot be loaded or is not made for chats.
 
-        int8: weights as 8-bit integers; None does so on a CPU, except for tiny models. reuse: keep keys and values
-        from turn to turn.
+        int8: weights as 8-bit integers, on a CPU; None does so where it is faster (x86), except for tiny models.
+        reuse: keep keys and values from turn to turn.
         """
         checkpoints.check_family(checkpoint, "decoder")
         self.name, self.reuse = checkpoint.name, reuse
@@ -118,7 +118,10 @@ class Local:
         half = device == "cuda" and runtime.precision(device) == "bf16"
         self.model = checkpoints.load(AutoModelForCausalLM, checkpoint,
                                       dtype=torch.bfloat16 if half else torch.float32).eval()
-        if int8 or (int8 is None and device == "cpu" and checkpoint.source != "tiny"):
+        if int8 is None:
+            int8 = (device == "cpu" and checkpoint.source != "tiny"
+                    and "fbgemm" in torch.backends.quantized.supported_engines)
+        if int8:
             quantise(self.model)
         self.model.to(device)
         self.context = getattr(self.model.config, "max_position_embeddings", None)
@@ -145,9 +148,9 @@ class Local:
                                "the answer: shorten what you ask, or start afresh with /reset.", too_long=True)
         prefix = self._take_prefix(ids)
         reused = len(prefix.ids)
+        limit = min(options.max_new_tokens, room)
         try:
-            answer = self._answer(prefix, ids[reused:], min(options.max_new_tokens, room), options)
-            text, reason, tokens = yield from answer
+            text, reason, tokens = yield from self._answer(prefix, ids[reused:], limit, options)
         except RuntimeError as error:  # among them a GPU out of memory
             raise BackendError(f"{self.name} failed while it answered ({hub.one_line(error)}): ask again, with shorter "
                                "messages if memory ran out.") from error

@@ -7,6 +7,7 @@ Content-Security-Policy keeps the browser from fetching anything from elsewhere,
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
 import socket
@@ -78,9 +79,11 @@ def prepare_server(demo):
                         mcp_server=False, max_file_size=1,  # byte: nothing is to be uploaded
                         theme=gr.themes.Soft(primary_hue="blue", font=["system-ui", "sans-serif"],
                                              font_mono=["ui-monospace", "monospace"]), css=CSS)
-    # The streams of open tabs never end by themselves, so the server does not wait for them.
-    return uvicorn.Server(uvicorn.Config(Guard(app), log_level="error", proxy_headers=False, server_header=False,
-                                         timeout_graceful_shutdown=1))
+    server = uvicorn.Server(uvicorn.Config(Guard(app), log_level="error", proxy_headers=False, server_header=False,
+                                           timeout_graceful_shutdown=1))
+    # The streams of open tabs do not end by themselves: when the server ends, they are cut off, which is no error.
+    logging.getLogger("uvicorn.error").addFilter(lambda record: not server.should_exit)
+    return server
 
 
 class Guard:
