@@ -114,7 +114,7 @@ def draw_model_sizes():
                 ("OPT, BLOOM", 2022.35, 175, (7, -4)), ("Llama 3 405B", 2024.54, 405, (-88, -4)),
                 ("Llama 3 8B", 2024.54, 8.03, (7, -4)), ("SmolLM2", 2025.12, 0.1345, (-24, 8))]
     experts = [("GLaM", 2021.94, 1200, 97, (7, 3)), ("DeepSeek-V3", 2024.98, 671, 37, (-36, 8)),
-               ("Qwen3-235B", 2025.37, 235, 22, (-33, 8))]  # all parameters, and those used for each token
+               ("Qwen3-235B", 2025.37, 235, 22, (7, -4))]  # all parameters, and those used for each token
     figure = Figure(figsize=(9, 5.4), facecolor="white", layout="constrained")
     axes = figure.add_subplot()
     for label, colour, marker, rows in (("encoder", "#1b7837", "s", encoders), ("decoder", "#2166ac", "o", decoders)):
@@ -127,7 +127,7 @@ def draw_model_sizes():
         axes.plot(year, active, "D", color="#b35806", markersize=7, markerfacecolor="white",
                   label=None if i else "mixture of experts: used per token")
         axes.annotate(name, (year, size), xytext=shift, textcoords="offset points", fontsize=10)
-    axes.set(yscale="log", xlim=(2018, 2026), ylim=(0.07, 4000), xlabel="paper or release",
+    axes.set(yscale="log", xlim=(2018, 2026.7), ylim=(0.07, 4000), xlabel="paper or release",
              ylabel="parameters, billions (logarithmic)")
     axes.set_yticks([0.1, 1, 10, 100, 1000], ["0.1", "1", "10", "100", "1,000"])
     axes.set_title("Published sizes of language models, 2018 to 2025", fontsize=12)
@@ -207,7 +207,7 @@ def draw_accuracy_intervals():
     for n in (100, 300, 1000, 10000):
         low, high = ends[sizes.index(n)]
         axes.annotate(f"{low:.3f} to {high:.3f}", (n, low), xytext=(0, -15), textcoords="offset points",
-                      ha={100: "left", 10000: "right"}.get(n, "center"), fontsize=11)
+                      ha="right" if n == 10000 else "left", fontsize=11)
     axes.set_xscale("log")
     ticks = [100, 200, 500, 1000, 2000, 5000, 10000]
     axes.set_xticks(ticks, [f"{n:,}" for n in ticks])
@@ -244,7 +244,7 @@ def draw_model_timeline():
         "SmolLM2-135M": (2025.1, 0.1345, "decoder", (6, -14)),
     }
     mixtures = {"Mixtral 8x7B": (2023.95, 46.7, 12.9, (-5, 8)), "DeepSeek-V3": (2024.98, 671, 37, (-30, 9)),
-                "gpt-oss-120b": (2025.6, 117, 5.1, (7, -2)), "DeepSeek-V4-Pro": (2026.31, 1600, 49, (-62, 9))}
+                "gpt-oss-120b": (2025.6, 117, 5.1, (-36, -98)), "DeepSeek-V4-Pro": (2026.31, 1600, 49, (-62, 9))}
     looks = {"encoder": ("#1b7837", "s"), "encoder-decoder": ("#d95f02", "D"), "decoder": ("#2166ac", "o")}
     figure, axes = plt.subplots(figsize=(9, 6), facecolor="white", layout="constrained")
     for family, (colour, marker) in looks.items():

@@ -63,9 +63,19 @@ def commands(text: str) -> list[tuple[int, str]]:
 
 
 def command_problems(text: str) -> list[str]:
-    """Commands that this repository does not have, or flags that its scripts do not take."""
-    return [f"line {line}: {command!r}: {problem}" for line, command in commands(text)
-            if (problem := command_problem(command))]
+    """Commands that this repository does not have, and flags that its scripts do not take."""
+    found = [f"line {line}: {command!r}: {problem}" for line, command in commands(text)
+             if (problem := command_problem(command))]
+    for line, span in matches(CODE_SPAN, prose_of(text, code_spans=True)):
+        if span[2].startswith("--"):  # flags without a command: some exercise must take them
+            found += [f"line {line}: no exercise takes {flag}" for flag in re.findall(r"--[a-z][\w-]*", span[2])
+                      if f'"{flag}"' not in exercises_source() and flag != "--help"]
+    return found
+
+
+@functools.cache
+def exercises_source() -> str:
+    return "".join(file.read_text(encoding="utf-8") for file in (REPOSITORY / "code").rglob("*.py"))
 
 
 def command_problem(command: str) -> str | None:

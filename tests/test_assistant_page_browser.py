@@ -21,7 +21,7 @@ from utils.runtime import REPOSITORY
 pytestmark = pytest.mark.real
 FLAGS = ("--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
          "--disable-component-update --disable-sync --disable-dev-shm-usage --window-size=1280,1040").split()
-PATIENCE = 120  # seconds for what a slow, busy machine may take
+PATIENCE = 200  # seconds for what a slow, busy machine may take
 
 
 def wait_for(what, message: str, seconds: float = PATIENCE):
@@ -53,7 +53,7 @@ def script(tmp_path_factory):
             return False
 
     try:
-        wait_for(answers, "the page did not come up")
+        wait_for(answers, "the page did not come up", 400)
         yield address, process, folder / "log.txt"
     finally:
         process.kill()
@@ -154,6 +154,9 @@ def test_an_answer_streams_stops_and_is_asked_again(visitor, tmp_path):
 def test_the_tutor_shows_its_sources(visitor, tmp_path):
     visitor.choose("retrieval")
     visitor.ask("What does top-p sampling do?")
+    wait_for(lambda: visitor.last() and "…" not in visitor.last(), "the tutor says nothing", 400)  # it reads the guide
+    visitor.grows(2)
+    visitor.press("stop")
     answer = visitor.ended()
     assert "Sources in the guide:" in answer, answer
     visitor.find("#prompt button")[0].click()

@@ -15,7 +15,7 @@ import pytest
 import ex_04_ai_assistant as ex
 from assistant.backends import BackendError, Options, Scripted
 from assistant.terminal import Terminal
-from utils import course_data
+from utils import course_data, reporting
 from utils.runtime import REPOSITORY
 
 DATA = course_data.load_conversations()
@@ -28,6 +28,7 @@ def chat(tmp_path, monkeypatch, capfd):
     A line may be an exception, which the prompt then raises.
     """
     monkeypatch.setenv("COLUMNS", "500")
+    monkeypatch.setattr(reporting, "_console", None)  # an earlier one has another width
 
     def play(lines, answers=(), interactive=True, assistant=None, claim=None):
         assistant = assistant or ex.Assistant(Scripted(answers, 1000), DATA, Options(50, seed=1))

@@ -46,6 +46,12 @@ def test_commands_are_found_wherever_they_stand():
                                                        "python d.py", "python e.py"]
 
 
+def test_flags_without_a_command_belong_to_an_exercise():
+    text = "Use `--data packaged --preset\nsmoke`, or `--epochs`, or `--help`; see `python code/ex_01.py`.\n"
+    assert checks.command_problems(text) == ["line 2: 'python code/ex_01.py': there is no code/ex_01.py",
+                                             "line 2: no exercise takes --epochs"]
+
+
 # Links, parts and pictures
 
 

@@ -228,6 +228,8 @@ class Page:
         try:
             with self.turn(session) as is_ours:
                 if is_ours:
+                    if technique != session.assistant.technique:  # the guide, for one, is read when it is first needed
+                        yield session.picture(turns, asked, f"… (getting ready: {technique})")
                     session.settle(technique, persona)
                     pieces = session.assistant.retry() if question is None else session.assistant.ask(question)
                     yield from self.follow(session, pieces, turns, asked)
