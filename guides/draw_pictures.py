@@ -132,7 +132,7 @@ def draw_model_sizes():
     axes.set_yticks([0.1, 1, 10, 100, 1000], ["0.1", "1", "10", "100", "1,000"])
     axes.set_title("Published sizes of language models, 2018 to 2025", fontsize=12)
     axes.grid(alpha=0.3)
-    axes.legend(loc="upper left", fontsize=10, bbox_to_anchor=(0.0, 1.0), borderaxespad=0.3)
+    axes.legend(loc="lower center", fontsize=10, bbox_to_anchor=(0.55, 0.0), borderaxespad=0.3)
     return figure
 
 
@@ -244,7 +244,7 @@ def draw_model_timeline():
         "SmolLM2-135M": (2025.1, 0.1345, "decoder", (6, -14)),
     }
     mixtures = {"Mixtral 8x7B": (2023.95, 46.7, 12.9, (-5, 8)), "DeepSeek-V3": (2024.98, 671, 37, (-30, 9)),
-                "gpt-oss-120b": (2025.6, 117, 5.1, (-36, -98)), "DeepSeek-V4-Pro": (2026.31, 1600, 49, (-62, 9))}
+                "gpt-oss-120b": (2025.6, 117, 5.1, (-38, -106)), "DeepSeek-V4-Pro": (2026.31, 1600, 49, (-62, 9))}
     looks = {"encoder": ("#1b7837", "s"), "encoder-decoder": ("#d95f02", "D"), "decoder": ("#2166ac", "o")}
     figure, axes = plt.subplots(figsize=(9, 6), facecolor="white", layout="constrained")
     for family, (colour, marker) in looks.items():
