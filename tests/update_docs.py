@@ -42,8 +42,10 @@ def run(command: str) -> str:
     """What a command prints, run from the repository's root. Stops everything if it fails."""
     print(f"running: {command}", flush=True)
     words = [sys.executable if word == "python" else word for word in shlex.split(command)]
-    result = subprocess.run(words, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, encoding="utf-8", check=True,
+    result = subprocess.run(words, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, encoding="utf-8",
                             env={**os.environ, "PYTHONUTF8": "1"})
+    if result.returncode:
+        sys.exit(f"error: exit status {result.returncode} from: {command}")
     return "\n".join(line.rstrip() for line in result.stdout.strip("\n").splitlines())
 
 
