@@ -43,7 +43,7 @@ def run(command: str) -> str:
     print(f"running: {command}", flush=True)
     words = [sys.executable if word == "python" else word for word in shlex.split(command)]
     result = subprocess.run(words, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, encoding="utf-8",
-                            env={**os.environ, "PYTHONUTF8": "1"})
+                            env={**os.environ, "PYTHONUTF8": "1", "COLUMNS": "96"})  # what GitHub shows whole
     if result.returncode:
         sys.exit(f"error: exit status {result.returncode} from: {command}")
     return "\n".join(line.rstrip() for line in result.stdout.strip("\n").splitlines())

@@ -82,14 +82,17 @@ def sense_maps(words: dict[str, tuple]):
     """Each word's vectors in two dimensions (PCA), marked by sense. words: word -> (vectors (n, d), n sense names)."""
     from sklearn.decomposition import PCA
 
-    fig, all_axes = figure(1, len(words), figsize=(3.6 * len(words), 3.4), squeeze=False)
-    for axes, (word, (vectors, senses)) in zip(all_axes[0], words.items(), strict=True):
+    columns, rows = min(2, len(words)), (len(words) + 1) // 2
+    fig, all_axes = figure(rows, columns, figsize=(4.6 * columns, 3.6 * rows), squeeze=False)
+    for axes in all_axes.flat[len(words):]:
+        axes.remove()
+    for axes, (word, (vectors, senses)) in zip(all_axes.flat, words.items(), strict=False):
         points = PCA(2).fit_transform(vectors)
         for marker, sense in zip("os^Dv", dict.fromkeys(senses), strict=False):
             chosen = [i for i, name in enumerate(senses) if name == sense]
             axes.scatter(points[chosen, 0], points[chosen, 1], marker=marker, label=sense)
         axes.set(title=f"{word}: its sentences", xticks=[], yticks=[])
-        axes.legend(fontsize=8)
+        axes.legend(fontsize=10)
     return fig
 
 
