@@ -81,7 +81,9 @@ class Scripted:
     def stream(self, messages: list[Message], options: Options) -> Generator[str, None, Reply]:
         self.sent.append([dict(message) for message in messages])
         answer = next(self.answers)
-        text, error = answer if isinstance(answer, tuple) else (answer, None) if isinstance(answer, str) else ("", answer)
+        if not isinstance(answer, tuple):
+            answer = (answer, None) if isinstance(answer, str) else ("", answer)
+        text, error = answer
         words = [word + " " for word in text.split(" ")]
         words[-1] = words[-1][:-1]
         try:
