@@ -1,4 +1,4 @@
-"""The guide as sections that can be searched: cutting, passages, the cache of vectors, search with and without encoder."""
+"""The guide as sections that can be searched: cutting, passages, the cache of vectors, search by vectors and by words."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_the_questions_name_sections_of_the_guide():
 @pytest.mark.parametrize(("rows", "says"), [
     ([{"question": "a", "sections": [], "split": "tuning"}], "is empty"),
     ([{"question": "a", "sections": ["x"], "split": "test"}], "is not one of tuning, frozen"),
-    ([{"question": "a", "sections": ["x"], "split": "tuning"}], "tuning needs questions with sections and some without"),
+    ([{"question": "a", "sections": ["x"], "split": "tuning"}], "tuning needs questions with sections and some"),
 ])
 def test_damaged_questions_are_refused(tmp_path, rows, says):
     import json
