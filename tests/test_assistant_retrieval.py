@@ -1,4 +1,4 @@
-"""The guide as sections that can be searched: cutting, passages, the cache of vectors, search by vectors and by words."""
+"""The guide as sections that can be searched: cutting, passages, kept vectors, search by vectors and by words."""
 
 from __future__ import annotations
 
