@@ -107,7 +107,8 @@ class Local:
         """Load the model. Raises UserError if it cannot be loaded or is not made for chats.
 
         int8: weights as 8-bit integers, on a CPU; None does so where it is faster (x86), except for tiny models.
-        reuse: keep keys and values from turn to turn.
+        reuse: keep keys and values from turn to turn. In float32 that changes no text; a GPU's bfloat16 rounds coarsely
+        enough for two equally good words to change places.
         """
         checkpoints.check_family(checkpoint, "decoder")
         self.name, self.reuse = checkpoint.name, reuse

@@ -3,10 +3,10 @@
     python tests/benchmarks/bench_ex_04.py            a few minutes; prints tables and, last, one JSON object
 
 Conversation: ten turns; the time to the first token of the first and of the tenth, with what is kept between turns
-and without; the texts must be the same. Decoding: tokens per second of one conversation by plain fp32 `generate`, by
-the exercise's own loop, and by that with 8-bit weights; llama.cpp beside it where it is installed (--gguf names its
-model file). Retrieval: milliseconds a question once the guide's index is built. Cold start: seconds of a whole
-process, from its start to the first token of its answer and its end, with the weights on the disk.
+and without; the texts must be the same. Decoding: tokens per second, from the first token of an answer to its last, by
+plain fp32 `generate`, by the exercise's own loop, and by that with 8-bit weights; llama.cpp beside it where it is
+installed (--gguf names its model file). Retrieval: milliseconds a question once the guide's index is built. Cold
+start: seconds of a whole process, from its start to the first token of its answer and its end, with the weights there.
 """
 
 from __future__ import annotations
@@ -90,60 +90,76 @@ def conversation(backend, fresh, options, repeats: int) -> dict:
     return {"turn_10_over_turn_1": ten / one, "reuse_speedup_at_turn_10": ten_fresh / ten, "same_texts": same / 10}
 
 
-def decoding(backend, plain, options, repeats: int, gguf: Path | None) -> dict:
-    """Tokens per second of one answer, its prompt included: several ways in turns, the median of each."""
-    import torch
+class Clock:
+    """Notes when tokens come; `generate` takes it as its streamer, which hears of the prompt first."""
 
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def put(self, _) -> None:
+        self.times.append(time.perf_counter())
+
+    def end(self) -> None:
+        pass
+
+    def seconds_per_token(self) -> float:
+        return (self.times[-1] - self.times[0]) / (len(self.times) - 1)
+
+
+def decoding(backend, plain, options, repeats: int, gguf: Path | None) -> dict:
+    """Tokens per second within one answer: several ways in turns, the median of each."""
     from utils import reporting
 
     messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": QUESTIONS[0]}]
     prompt = plain.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt")
 
-    def generate() -> int:
-        with torch.inference_mode():
-            output = plain.model.generate(**prompt, max_new_tokens=options.max_new_tokens, do_sample=False,
-                                          pad_token_id=plain.tokenizer.eos_token_id)
-        return output.shape[1] - prompt["input_ids"].shape[1]
+    def generate(clock: Clock) -> None:
+        plain.model.generate(**prompt, max_new_tokens=options.max_new_tokens, do_sample=False, streamer=clock,
+                             pad_token_id=plain.tokenizer.eos_token_id)
+        del clock.times[0]  # of the prompt
 
-    def local(one) -> int:
-        return finish(one.stream(messages, options)).completion_tokens
+    def pieces(stream, clock: Clock) -> None:
+        for _ in stream:  # in plain English each piece is a token
+            clock.put(None)
 
-    ways = {"generate, fp32": generate, "own loop, fp32": lambda: local(plain),
-            "own loop, 8-bit weights": lambda: local(backend)}
-    llama = llama_cpp(gguf, messages, options)
-    if callable(llama):
-        ways["llama.cpp"] = llama
+    ways = {"generate, fp32": generate,
+            "own loop, fp32": lambda clock: pieces(plain.stream(messages, options), clock),
+            "own loop, 8-bit weights": lambda clock: pieces(backend.stream(messages, options), clock)}
+    missing = add_llama_cpp(ways, gguf, messages, options)
     speeds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(repeats):
         for name, way in ways.items():
-            start = time.perf_counter()
-            speeds[name].append(way() / (time.perf_counter() - start))
+            clock = Clock()
+            way(clock)
+            speeds[name].append(1 / clock.seconds_per_token())
     middle = {name: statistics.median(values) for name, values in speeds.items()}
     rows = [[name, f"{speed:.1f}"] for name, speed in middle.items()]
     reporting.table(f"Tokens per second, median of {repeats}", ["by", "tokens per second"],
-                    rows if callable(llama) else [*rows, ["llama.cpp", llama]])
+                    [*rows, ["llama.cpp", missing]] if missing else rows)
     base = middle["generate, fp32"]
     return {"decode_speedup_over_generate": middle["own loop, 8-bit weights"] / base,
             "decode_speedup_of_the_loop_alone": middle["own loop, fp32"] / base,
-            "llama_cpp_speedup_over_generate": middle["llama.cpp"] / base if callable(llama) else llama}
+            "llama_cpp_speedup_over_generate": missing or middle["llama.cpp"] / base}
 
 
-def llama_cpp(gguf: Path | None, messages, options):
-    """A function that answers by llama.cpp and returns the number of tokens, or why there is none."""
+def add_llama_cpp(ways: dict, gguf: Path | None, messages, options) -> str:
+    """Add llama.cpp to the ways of decoding, or return why it cannot be."""
     if importlib.util.find_spec("llama_cpp") is None:
         return "not installed"
     if gguf is None:
-        return "installed, but no --gguf file was given"
+        return "installed, but --gguf names no model file"
     from llama_cpp import Llama
 
     model = Llama(str(gguf), n_ctx=2048, verbose=False)
 
-    def answer() -> int:
-        model.reset()
-        reply = model.create_chat_completion(messages, max_tokens=options.max_new_tokens, temperature=0)
-        return reply["usage"]["completion_tokens"]
+    def answer(clock: Clock) -> None:
+        parts = model.create_chat_completion(messages, max_tokens=options.max_new_tokens, temperature=0, stream=True)
+        for part in parts:
+            if part["choices"][0]["delta"].get("content"):
+                clock.put(None)
 
-    return answer
+    ways["llama.cpp"] = answer
+    return ""
 
 
 def retrieval() -> dict:
