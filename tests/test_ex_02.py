@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import ex_02_gpt2_generation as ex
-from utils import checkpoints, course_data, reporting, runtime
+from utils import checkpoints, course_data, reporting
 from utils.runtime import REPOSITORY, UserError
 
 SCRIPT = REPOSITORY / "code" / "ex_02_gpt2_generation.py"
