@@ -263,7 +263,7 @@ def test_ctrl_c_at_a_real_terminal(tmp_path):
         until(b"Short.", b"you> ")
         os.write(parent, b"/history\n")
         until(b"stopped by you", b"Short.", b"you> ")
-        time.sleep(1)  # readline shows its prompt first and waits then; a signal in between is seen at the next key only
+        time.sleep(1)  # readline first shows its prompt, then waits; a signal in between is seen at the next key only
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0, "Ctrl-C at the prompt should leave with status 0"
         assert b"Traceback" not in screen
