@@ -26,8 +26,8 @@ from pathlib import Path
 from reprlib import repr as short
 from typing import TYPE_CHECKING, NamedTuple
 
-from assistant.backends import Backend, BackendError, Message, Options, Reply
-from assistant.conversation import Conversation, Turn, well_formed
+from assistant.backends import Backend, BackendError, Message, Options, Reply, well_formed
+from assistant.conversation import Conversation, Turn
 from utils.runtime import REPOSITORY, Stopwatch, UserError, number, positive_int, run, shared_parser
 
 if TYPE_CHECKING:

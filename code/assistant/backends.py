@@ -12,6 +12,11 @@ from typing import Protocol
 Message = dict[str, str]  # {"role": "system", "user" or "assistant", "content": text}
 
 
+def well_formed(text: str) -> str:
+    """The text as UTF-8 can hold it: two halves of a character are joined, and a lone half becomes U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 class BackendError(Exception):
     """No answer, or no whole one. Its text is one sentence or two for the user: what happened, and what to do.
 

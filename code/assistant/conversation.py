@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from assistant.backends import Message
+from assistant.backends import Message, well_formed
 from utils import course_data
 from utils.runtime import UserError
 
@@ -98,11 +98,6 @@ class Conversation:
             about = {name: answer[name] for name in ABOUT if name in answer}
             turns.append(Turn(well_formed(user["content"]), well_formed(answer["content"]), **about))
         return cls(well_formed(value["system"]), value["persona"], turns, value.get("failed"))
-
-
-def well_formed(text: str) -> str:
-    """The text as UTF-8 can hold it: two halves of a character are joined, and a lone half becomes U+FFFD."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -19,7 +19,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from assistant.backends import BackendError, Message, Options, Reply
+from assistant.backends import BackendError, Message, Options, Reply, well_formed
 from utils import checkpoints, hub, runtime
 from utils.runtime import UserError
 
@@ -174,7 +174,7 @@ class Local:
 
         A space behind its first character makes "<|im_end|>" mere text.
         """
-        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # lone surrogates
+        text = well_formed(text)
         while (safe := self._special.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)) != text:
             text = safe
         return text

@@ -21,7 +21,7 @@ import urllib.request
 from collections.abc import Callable, Generator, Iterator, Mapping
 from urllib.parse import SplitResult, urlsplit
 
-from assistant.backends import BackendError, Message, Options, Reply
+from assistant.backends import BackendError, Message, Options, Reply, well_formed
 from utils.reporting import printable
 from utils.runtime import UserError
 
@@ -46,11 +46,11 @@ def parse_address(base_url: str) -> SplitResult:
         if "@" in parts.netloc:
             raise UserError("--base-url: leave out user:password@; name the variable that holds the key with --key-env")
         # A plain host only, so that no two parsers can disagree about which it is.
-        well_formed = (parts.scheme in ("http", "https") and re.fullmatch(r"[a-z0-9._:-]+", parts.hostname or "", re.A)
-                       and parts.port != 0 and re.fullmatch(r"[!-~]+", base_url.strip()))
+        usable = (parts.scheme in ("http", "https") and re.fullmatch(r"[a-z0-9._:-]+", parts.hostname or "", re.A)
+                  and parts.port != 0 and re.fullmatch(r"[!-~]+", base_url.strip()))
     except ValueError:  # the port is no number, or an IPv6 address lacks its bracket
-        well_formed = False
-    if not well_formed:
+        usable = False
+    if not usable:
         raise UserError("--base-url: not an address of a server; write it like http://127.0.0.1:8000/v1")
     if "?" in base_url or "#" in base_url:
         raise UserError("--base-url: leave out what follows ? or #; a key belongs into a variable (--key-env)")
@@ -115,11 +115,6 @@ def parameters(options: Options, refused: set[str]) -> dict[str, object]:
     return fields
 
 
-def whole_characters(text: str) -> str:
-    """Text that UTF-8 can hold: pairs of surrogates become their character, lone ones U+FFFD."""
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-
-
 def estimate_tokens(text: str) -> int:
     """Tokens in a text, estimated to the safe side: 3 ASCII letters or spaces make one, and so does any other byte.
 
@@ -127,7 +122,7 @@ def estimate_tokens(text: str) -> int:
     Python, 1.0 for digits, 1.5 for Chinese, 0.9 for Dutch (a plain third of the bytes: 1.4, 1.3, 0.3, 0.5, 0.8).
     """
     cheap = sum(character.isascii() and (character.isalpha() or character.isspace()) for character in text)
-    return math.ceil(cheap / 3) + len(whole_characters(text).encode()) - cheap
+    return math.ceil(cheap / 3) + len(well_formed(text).encode()) - cheap
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -194,7 +189,7 @@ class Server:
         self._address = parse_address(base_url)
         terminal = sys.stdin is not None and sys.stdin.isatty()
         key = choose_key(self._address, os.environ, key_env, ask_key if terminal else None)
-        self.name, self.where, self.context = whole_characters(model.strip()), self._address.netloc, context
+        self.name, self.where, self.context = well_formed(model.strip()), self._address.netloc, context
         self._timeout, self._limit = timeout, limit
         self._model = repr(printable(self.name))  # as sentences name it
         self._client = make_client(self._address, key, timeout, max_retries)
@@ -226,7 +221,7 @@ class Server:
                 if piece and "\ud800" <= piece[-1] <= "\udbff":
                     piece, held = piece[:-1], piece[-1]
                 if piece:
-                    piece = whole_characters(piece)
+                    piece = well_formed(piece)
                     text += piece
                     yield piece
         except (openai.OpenAIError, httpx2.HTTPError, httpx2.StreamError, httpx2.InvalidURL, OSError, ValueError,
@@ -247,7 +242,7 @@ class Server:
         """Send the request. A field that the server refuses by name is renamed or left out, and not sent again."""
         import openai
 
-        clean = [{"role": message["role"], "content": whole_characters(message["content"])} for message in messages]
+        clean = [{"role": message["role"], "content": well_formed(message["content"])} for message in messages]
         while True:
             fields = parameters(options, self._refused)
             try:
@@ -400,7 +395,7 @@ class Server:
 
     def _clean(self, text: str, length: int = 200) -> str:
         """A server's words as part of our sentence: one line, printable, not long, and never the key."""
-        text = self._hide(" ".join(printable(whole_characters(text)).split()))
+        text = self._hide(" ".join(printable(well_formed(text)).split()))
         return text if len(text) <= length else text[:length - 3] + "..."
 
     def _quote(self, body: object) -> str:

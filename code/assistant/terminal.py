@@ -7,8 +7,8 @@ import sys
 from collections.abc import Callable, Generator
 from pathlib import Path
 
-from assistant.backends import BackendError
-from assistant.conversation import Conversation, Turn, well_formed
+from assistant.backends import BackendError, well_formed
+from assistant.conversation import Conversation, Turn
 from utils import reporting
 from utils.runtime import UserError
 
