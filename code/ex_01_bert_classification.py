@@ -255,9 +255,9 @@ def show_influence(text: str, influence: list[tuple[str, float]]) -> None:
 def evaluate_once(model, tokenizer, test: dict, max_length: int, output) -> dict:
     """Touch the test split, once: print, draw and return accuracy, F1, interval, calibration, errors, influences."""
     import numpy as np
-    from scipy.stats import binomtest
 
     from utils import corpora, plots, reporting
+    from utils.intervals import accuracy_interval
 
     def predict(texts):
         return predict_probabilities(model, tokenizer, texts, max_length)
@@ -265,7 +265,7 @@ def evaluate_once(model, tokenizer, test: dict, max_length: int, output) -> dict
     probabilities, labels = predict(test["text"]), np.array(test["label"])
     predicted, confidence = probabilities.argmax(-1), probabilities.max(-1)
     right = predicted == labels
-    low, high = binomtest(int(right.sum()), len(right)).proportion_ci(0.95, method="wilson")
+    low, high = accuracy_interval(int(right.sum()), len(right))["interval"]
     results = {**score(predicted, labels), "accuracy_95_interval": [low, high],
                "calibration_error": calibration_error(confidence, right), "test_examples": len(labels)}
     reporting.say(f"accuracy {results['accuracy']:.3f} (95 % interval {low:.3f} to {high:.3f}), F1 {results['f1']:.3f},"

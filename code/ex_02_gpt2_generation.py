@@ -21,6 +21,7 @@ from pathlib import Path
 from reprlib import repr as short
 from typing import TYPE_CHECKING
 
+from utils.intervals import accuracy_interval
 from utils.runtime import REPOSITORY, UserError, number, positive_int, run, shared_parser
 
 if TYPE_CHECKING:
@@ -332,13 +333,6 @@ def calibrate(scores: torch.Tensor, content_free: torch.Tensor) -> torch.Tensor:
     """
     corrected = scores.softmax(-1) / content_free.softmax(-1).mean(0)
     return corrected / corrected.sum(-1, keepdim=True)
-
-
-def accuracy_interval(right: int, of: int) -> dict:
-    """Accuracy and its 95 % interval (Wilson 1927)."""
-    from scipy.stats import binomtest
-
-    return {"accuracy": right / of, "interval": list(binomtest(right, of).proportion_ci(0.95, method="wilson"))}
 
 
 def classify(setup: Setup, task: dict, shots: list[dict], words: tuple[str, str], queries: dict) -> dict:

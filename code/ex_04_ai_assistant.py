@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from assistant.backends import Backend, BackendError, Message, Options, Reply, well_formed
 from assistant.conversation import Conversation, Turn
+from utils.intervals import accuracy_interval
 from utils.runtime import REPOSITORY, Stopwatch, UserError, number, positive_int, run, shared_parser
 
 if TYPE_CHECKING:
@@ -634,13 +635,6 @@ def is_right(task: dict, answer: str) -> bool:
     if task["category"] == "arithmetic" and re.search(r"\d", words) or len(labels) > 1 and task["accept"][0] in labels:
         return False
     return any(re.search(rf"(?<!\w){re.escape(text)}(?!\w)", words) for text in task["accept"])
-
-
-def accuracy_interval(right: int, of: int) -> dict:
-    """Accuracy and its 95 % interval (Wilson 1927)."""
-    from scipy.stats import binomtest
-
-    return {"accuracy": right / of, "interval": list(binomtest(right, of).proportion_ci(0.95, method="wilson"))}
 
 
 def finish(answer: Generator[str, None, Turn]) -> Turn:
