@@ -49,6 +49,6 @@ def test_thoughts_that_nobody_announced_are_not_returned():
 
 def test_the_answer_comes_as_soon_as_it_is_sure():
     assert [*without_thoughts(["<thi", "nk>hm</think>", "Pa", "ris"])] == ["", "", "Pa", "ris"]
-    assert [*without_thoughts(["Pa", "ris <think>"])] == ["Pa", "ris <think>"], "nothing to wait for"
-    assert [answer_start(text) for text in ("Paris", "<th", "<think>hm", "<think>hm</think> Paris")] == [
-        0, None, None, 18]
+    assert [*without_thoughts(["Pa", "ris <th"])] == ["Pa", "ris <th"], "nothing to wait for"
+    assert answer_start("Paris") == 0 and answer_start("<think>hm</think> Paris") == 18
+    assert answer_start("<th") is None and answer_start("<think>hm") is None

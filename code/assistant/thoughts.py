@@ -1,7 +1,7 @@
-"""What a model thinks is not what it says: thoughts that stand inside the text are told from the answer.
+"""What a model thinks is not what it says: thoughts inside of a text are told from the answer.
 
-Reasoning models write <think> ... </think> before they answer. Some servers send that as a field of its own, others
-leave it in the text, and so does a model in this process.
+Reasoning models write <think> ... </think> before they answer. Some servers send that in a field of
+its own, others leave it in the text, and so does a model in this process.
 """
 
 from __future__ import annotations
@@ -9,15 +9,17 @@ from __future__ import annotations
 import re
 from collections.abc import Generator, Iterable
 
-TAGS = ("<think>", "<thinking>", "<thought>", "<reasoning>", "[think]")  # closed by the same with a slash
+# Each is closed by the same tag with a slash.
+TAGS = ("<think>", "<thinking>", "<thought>", "<reasoning>", "[think]")
+STRAY = re.compile(r"(?:(?!<think>).)*?(?<!`)</think>\s*", re.DOTALL | re.IGNORECASE)
 
 
 def answer_start(text: str, thinking: bool = False) -> int | None:
-    """Where the answer begins in what a model has written so far, or None if that cannot be told yet.
+    """Where the answer begins in what a model has written so far, None if that is not sure yet.
 
-    thinking: whether the prompt itself has opened the thoughts, as some chat templates do. Only tags before the first
-    word of the answer count: an answer may speak about them.
-    answer_start("Paris") is 0, answer_start("<think>hm</think> Paris") is 18, of "<th" and "<think>hm" it is None.
+    thinking: whether the prompt itself has opened the thoughts, as some chat templates do. Only
+    tags before the first word of the answer count: an answer may speak about them.
+    answer_start("Paris") is 0, answer_start("<think>hm</think> Paris") is 18, of "<th" it is None.
     """
     lower, start = text.lower(), 0
     while True:
@@ -33,10 +35,11 @@ def answer_start(text: str, thinking: bool = False) -> int | None:
 
 
 def without_thoughts(pieces: Iterable[str], thinking: bool = False) -> Generator[str, None, str]:
-    """Yield what belongs to the answer as soon as that is sure ("" while the model thinks); return the whole answer.
+    """Yield what belongs to the answer once that is sure (till then ""); return the whole answer.
 
-    Tags may be cut by the pieces; thoughts that never end are no answer. Where a closing tag comes and none was opened
-    (the prompt had done that, and nobody said so), what came before it has been yielded, but is not in what is returned.
+    Tags may be cut by the pieces, and thoughts that never end are no answer. Where thoughts are
+    closed that nobody opened (the prompt had done so), they have been yielded by then, but are not
+    in what is returned.
     [*without_thoughts(["<thi", "nk>hm</think>", "Pa", "ris"])] is ["", "", "Pa", "ris"].
     """
     text, start = "", None
@@ -51,5 +54,5 @@ def without_thoughts(pieces: Iterable[str], thinking: bool = False) -> Generator
         start = len(text) if thinking or text.lower().lstrip().startswith(TAGS) else 0
         if text[start:]:
             yield text[start:]
-    stray = re.match(r"(?:(?!<think>).)*?(?<!`)</think>\s*", text[start:], re.DOTALL | re.IGNORECASE)
-    return text[start + stray.end():] if stray else text[start:]
+    stray = STRAY.match(text, start)
+    return text[stray.end() if stray else start:]
