@@ -51,7 +51,6 @@ def parse_arguments(argv: list[str] | None):
         "with columns text and label; default: rotten_tomatoes, or packaged if the Hub is out of reach")
     add("--batch-size", type=positive_int, default=16, help="reviews per training step (default: %(default)s)")
     add("--max-length", type=positive_int, help="tokens after which a review is cut (default: the preset's)")
-    add("--resume", action="store_true", help="go on with a run that was interrupted")
     add("--predict", action="append", metavar="TEXT", help="label a text with the saved model, repeatable")
     return parser.parse_args(argv)
 

@@ -70,7 +70,6 @@ def parse_arguments(argv: list[str] | None):
         "less memory, about a third more time")
     add("--lora-modules", metavar="NAMES", help="layers that get LoRA matrices, with commas between them, or "
         "all-linear (default: c_attn in GPT-2, q_proj,v_proj in Llama and its like)")
-    add("--resume", action="store_true", help="go on with a run that was interrupted")
     add("--generate", action="append", metavar="PROMPT", help="continue a prompt with the saved model or adapter, "
         "repeatable")
     args = parser.parse_args(argv)

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from utils import reporting
 from utils.reporting import OutputFolder
 from utils.runtime import UserError
 
@@ -75,3 +76,9 @@ def test_too_little_room_is_said_before_the_work(tmp_path):
     with pytest.raises(UserError, match="free some space"):
         output.check_room(1e12)
     output.release()
+
+
+@pytest.mark.parametrize("text", ["a[:x:]", "12:a:3", "[bold]x[/bold]", "[/]"])
+def test_text_is_taken_literally(text, capsys):
+    reporting.say(text)
+    assert capsys.readouterr().out == text + "\n"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import sys
+from pathlib import Path
 
 import pytest
 from safetensors import SafetensorError
@@ -35,9 +37,23 @@ def test_exit_status_and_one_line(error, status, says, capsys):
     assert code == status and says in text
 
 
-def test_a_bug_keeps_its_traceback():
-    with pytest.raises(ZeroDivisionError):
-        runtime.run(lambda: 1 / 0)
+def test_a_bug_keeps_its_traceback_and_says_what_is_kept(capsys):
+    error = ValueError("a bug")
+    error.last_words = "Complete and kept: part 1."
+    status, text = ending(raising(error), capsys)
+    assert status == 1 and "Traceback" in text and text.splitlines()[-1] == "Complete and kept: part 1."
+
+
+@pytest.mark.parametrize("error, says", [
+    (ModuleNotFoundError("No module named 'transformers'", name="transformers"), "No module named 'transformers'"),
+    (ImportError("cannot import name 'New' from 'torch'", name="torch"), "cannot import name 'New'")])
+def test_a_missing_package_is_one_line_that_names_this_python(error, says, capsys):
+    status, text = ending(raising(error), capsys)
+    assert status == 2 and says in text and sys.executable in text and len(text.splitlines()) == 1
+
+
+def test_a_broken_import_of_our_own_is_a_bug(capsys):
+    assert ending(raising(ModuleNotFoundError("No module named 'utils.no'", name="utils.no")), capsys)[0] == 1
 
 
 @pytest.mark.parametrize("arguments", [["--seed", "-1"], ["--seed", "x"], ["--preset", "huge"], ["--no-such-flag"]])
@@ -60,5 +76,33 @@ def test_cuda_without_a_gpu_is_one_line(monkeypatch):
 def test_bf16_only_where_the_processor_has_it(monkeypatch, capabilities, expected):
     import torch
 
+    monkeypatch.delenv("TRANSFORMERS_COURSE_PRECISION")
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     assert runtime.precision("cpu") == expected
+
+
+@pytest.mark.parametrize("chosen", ["fp32", "bf16"])
+def test_the_environment_decides_the_precision(monkeypatch, chosen):
+    monkeypatch.setenv("TRANSFORMERS_COURSE_PRECISION", chosen)
+    assert runtime.precision("cpu") == chosen
+
+
+def test_an_unknown_precision_is_one_line(monkeypatch):
+    monkeypatch.setenv("TRANSFORMERS_COURSE_PRECISION", "fp8")
+    with pytest.raises(UserError, match="fp32 or bf16"):
+        runtime.precision("cpu")
+
+
+@pytest.mark.parametrize("rank, main", [("", True), ("0", True), ("1", False)])
+def test_rank_may_be_empty(monkeypatch, rank, main):
+    monkeypatch.setenv("RANK", rank)
+    assert runtime.is_main_process() is main
+
+
+def test_settings_are_the_flags_and_the_presets_rest():
+    parser = runtime.shared_parser("d", "ex_01")
+    parser.add_argument("--max-length", type=runtime.positive_int)
+    presets = {"quick": {"max_length": 128, "epochs": 1}, "smoke": {"max_length": 64, "epochs": 2}}
+    settings = runtime.complete(parser, presets, ["--preset", "smoke", "--max-length", "9", "--output", "~/x"])
+    assert (settings.max_length, settings.epochs) == (9, 2)
+    assert settings.output == Path.home() / "x"

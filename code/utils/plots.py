@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 
-def figure(*args, **options):
-    """`plt.subplots(...)` drawn without a screen: returns (figure, axes)."""
-    import matplotlib
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    return plt.subplots(*args, layout="constrained", **options)
+def figure(rows: int = 1, columns: int = 1, figsize: tuple[float, float] | None = None, **options):
+    """(figure, axes) as from `plt.subplots`, but without pyplot: a notebook's own plots stay as they are."""
+    try:
+        from matplotlib.figure import Figure
+    except ValueError:  # $MPLBACKEND names a backend of another environment, such as the notebook's that called us
+        os.environ.pop("MPLBACKEND")
+        from matplotlib.figure import Figure
+    drawing = Figure(figsize=figsize, layout="constrained")
+    return drawing, drawing.subplots(rows, columns, **options)
 
 
 def heat_maps(panels: list[tuple], **options):

@@ -38,8 +38,8 @@ def printable(text: str) -> str:
 
 
 def say(text: str = "", style: str | None = None) -> None:
-    """Print one paragraph, taken literally (square brackets are not markup)."""
-    console().print(printable(text), style=style, markup=False)
+    """Print one paragraph, taken literally: neither [brackets] nor :colons: mean anything."""
+    console().print(printable(text), style=style, markup=False, emoji=False)
 
 
 def heading(text: str, look_at: str = "") -> None:
@@ -77,6 +77,13 @@ def banner(title: str, facts: dict[str, object]) -> None:
     for name, value in facts.items():
         grid.add_row(Text(name, style="bold"), Text(str(value)))
     console().print(Panel(grid, title=title, title_align="left", border_style="cyan"))
+
+
+def save_figure(figure, path: Path) -> Path:
+    """Write a matplotlib figure as PNG, whole or not at all."""
+    from utils.session import write_whole
+
+    return write_whole(path, lambda p: figure.savefig(p, format="png", dpi=120, bbox_inches="tight"))
 
 
 def shown(path: Path) -> str:
@@ -172,11 +179,7 @@ class OutputFolder:
 
     def save_figure(self, name: str, figure) -> Path:
         """Write a matplotlib figure as PNG and close it."""
-        import matplotlib.pyplot as plt
-
-        path = self.write(name, lambda p: figure.savefig(p, format="png", dpi=120, bbox_inches="tight"))
-        plt.close(figure)
-        return path
+        return save_figure(figure, self.path / name)
 
     def save_model(self, model, tokenizer) -> Path:
         """Write model and tokenizer into model/, as from_pretrained wants them."""

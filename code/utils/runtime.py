@@ -11,6 +11,7 @@ import os
 import re
 import sys
 import time
+import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -46,9 +47,27 @@ def shared_parser(description: str, exercise: str) -> OneLineParser:
     add("--seed", type=whole_number, default=42, help="for data order, weights and sampling (default: %(default)s)")
     add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto",
         help="auto is cuda where there is one, else cpu (default: %(default)s)")
-    add("--output", type=Path, default=REPOSITORY / "outputs" / exercise, metavar="DIR",
+    add("--output", type=user_path, default=REPOSITORY / "outputs" / exercise, metavar="DIR",
         help=f"folder for results, plots and the model (default: outputs/{exercise})")
+    add("--resume", action="store_true", help="go on with an interrupted run: its complete parts are not done again")
     return parser
+
+
+def complete(parser: argparse.ArgumentParser, presets: dict[str, dict], argv: list[str] | None) -> argparse.Namespace:
+    """The settings of a run: the flags, and from the chosen preset whatever no flag has said.
+
+    presets: {"smoke": {name: value}, ...}; a name that is also a flag's is used where that flag was not given.
+    """
+    settings = parser.parse_args(argv)
+    for name, value in presets[settings.preset].items():
+        if getattr(settings, name, None) is None:
+            setattr(settings, name, value)
+    return settings
+
+
+def user_path(text: str) -> Path:
+    """argparse type: a path, in which ~ is the home folder."""
+    return Path(text).expanduser()
 
 
 def whole_number(text: str) -> int:
@@ -86,12 +105,14 @@ def start(args: argparse.Namespace) -> str:
     Raises UserError when the device asked for is not there.
     """
     import datasets
+    import huggingface_hub
     import torch
     import transformers
 
     transformers.utils.logging.set_verbosity_error()
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.|peft\.")  # for their developers
     transformers.utils.logging.disable_progress_bar()  # those of loading, which takes a second
+    huggingface_hub.utils.enable_progress_bars()  # but not those of downloading, which takes minutes
     datasets.disable_progress_bars()
     device = args.device
     if device == "auto":
@@ -103,17 +124,26 @@ def start(args: argparse.Namespace) -> str:
         raise UserError("--device mps: torch sees no Apple GPU here; use --device cpu")
     if device == "cuda":
         # Under torchrun each process has its own GPU.
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK") or 0) % torch.cuda.device_count())
     transformers.set_seed(args.seed)
     return device
 
 
 def precision(device: str) -> str:
-    """"bf16" where this device multiplies bfloat16 faster than float32, else "fp32".
+    """What training runs in: "bf16" where this device multiplies bfloat16 faster than float32, else "fp32".
 
-    A CPU without AVX512_BF16 or AMX emulates bfloat16, many times slower than float32.
+    A CPU without AVX512_BF16 or AMX emulates bfloat16, many times slower than float32, and so does a GPU older than
+    NVIDIA's Ampere (a T4, for one), which therefore trains in fp32. What is measured or shown as exact never runs in
+    bf16, whose 8 bits of mantissa change the third digit. $TRANSFORMERS_COURSE_PRECISION, "fp32" or "bf16", decides
+    instead of the device.
     """
     import torch
+
+    chosen = os.environ.get("TRANSFORMERS_COURSE_PRECISION")
+    if chosen:
+        if chosen not in ("fp32", "bf16"):
+            raise UserError(f"TRANSFORMERS_COURSE_PRECISION is {chosen!r}: set it to fp32 or bf16, or unset it")
+        return chosen
 
     if device == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
@@ -125,12 +155,12 @@ def precision(device: str) -> str:
 
 def is_main_process() -> bool:
     """True in the one process that prints and writes: always, except in torchrun's second and later ones."""
-    return int(os.environ.get("RANK", 0)) == 0
+    return int(os.environ.get("RANK") or 0) == 0
 
 
 def processes() -> int:
     """How many processes train together: 1, or torchrun's --nproc_per_node times its nodes."""
-    return int(os.environ.get("WORLD_SIZE", 1))
+    return int(os.environ.get("WORLD_SIZE") or 1)
 
 
 def threads() -> int:
@@ -169,7 +199,7 @@ def reset_peak_gpu_memory() -> None:
 
 def is_full_disk(error: BaseException) -> bool:
     """Whether a failed write means that there is no room left; safetensors and torch hide the errno in their text."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", 0), errno.EFBIG):
         return True
     if type(error).__name__ == "SafetensorError":  # ENOSPC, EDQUOT, EFBIG, and Windows' own number
         return re.search(r"(os error|code:) (28|122|27|112)\b", str(error)) is not None
@@ -179,29 +209,43 @@ def is_full_disk(error: BaseException) -> bool:
 def run(main: Callable[[], dict]) -> None:
     """Call a script's main and end the process as a command should.
 
-    Exit status: 0 done, 2 a mistake that the user can mend (one line on stderr), 130 after Ctrl-C.
-    Any other exception is a bug and keeps its traceback.
+    Exit status: 0 done, 2 a mistake that the user can mend (one line on stderr), 130 after Ctrl-C, 1 a bug of ours,
+    with its traceback. The last line says what is kept, if a run was under way.
     """
-    for stream in (sys.stdout, sys.stderr):
+    for stream in filter(None, (sys.stdout, sys.stderr)):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a cp1252 console shows ? where utf-8 would show an arrow
+    if sys.version_info < (3, 10):  # noqa: UP036  a student's Python may be older
+        sys.exit(f"error: {sys.executable} is Python {sys.version.split()[0]}, and this course needs 3.10 or newer")
     try:
         main()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("\nStopped.", file=sys.stderr)
-        sys.exit(130)
+        end(2, f"error: {error}", error)
+    except KeyboardInterrupt as error:
+        end(130, "\nStopped.", error)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:
-        if not is_full_disk(error):
-            raise
-        print("error: the disk is full (or the file size limit is reached): free some space or choose another "
-              "--output, then run the same command with --resume", file=sys.stderr)
-        sys.exit(2)
+        if isinstance(error, ImportError) and is_foreign(error):
+            end(2, f"error: {error}, in {sys.executable}: is this the Python that you installed the course's packages "
+                f"into? If so, run: {sys.executable} -m pip install -r requirements.txt", error)
+        if is_full_disk(error):
+            end(2, "error: the disk is full (or the file size limit is reached): free some space or choose another "
+                "--output", error)
+        traceback.print_exc()
+        end(1, "This is a bug of the course, please report it.", error)
+
+
+def end(status: int, line: str, error: BaseException) -> None:
+    """Print the last lines and leave."""
+    print("\n".join(filter(None, (line, getattr(error, "last_words", "")))), file=sys.stderr)
+    sys.exit(status)
+
+
+def is_foreign(error: ImportError) -> bool:
+    """Whether an import failed for want of an installed package, or of a newer one, and not in the course's code."""
+    return (error.name or "").split(".")[0] not in ("utils", "views", "assistant")
 
 
 class Stopwatch:
