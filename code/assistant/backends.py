@@ -9,12 +9,9 @@ from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
+from utils.runtime import well_formed  # noqa: F401  (what a server or a terminal gives passes through it)
+
 Message = dict[str, str]  # {"role": "system", "user" or "assistant", "content": text}
-
-
-def well_formed(text: str) -> str:
-    """The text as UTF-8 can hold it: two halves of a character are joined, and a lone half becomes U+FFFD."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 class BackendError(Exception):

@@ -24,6 +24,15 @@ class UserError(Exception):
     """A mistake that the person at the keyboard can mend. Its text is one line: what, where, what to do."""
 
 
+def well_formed(text: str) -> str:
+    """The text as UTF-8 can hold it: two halves of a character are joined, and a lone half becomes U+FFFD.
+
+    Halves come from outside: JSON may spell one (backslash ud83d), and Python makes one of each undecodable byte of
+    a command line.
+    """
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 class OneLineParser(argparse.ArgumentParser):
     """An argument parser whose complaint is one line, like every other mistake's."""
 
