@@ -1,13 +1,12 @@
-"""A chat server on 127.0.0.1 that answers well or fails in one named way, over real sockets.
+"""A chat server on 127.0.0.1 that answers well, oddly, or not at all, over real sockets.
 
-    with serve("stall") as base_url:           # base_url is a str: http://127.0.0.1:PORT/v1
-        ...
-        base_url.requests                      # what came in: dicts with method, path, headers, body
-        base_url.behaviour = "good"            # from the next request on
+    with serve("cut midway") as base_url:           # base_url is a str: http://127.0.0.1:PORT/v1
+        base_url.requests                      # what came in: dicts with path, headers, body
+        base_url.behaviour = "whole"           # from the next request on
         base_url.gone.wait(2)                  # set once a client has left before its answer's end
 
-`FAULTS` are all behaviours after which no answer must enter a history; `serve` knows also "refused" and "dns", where no
-server is reached at all. A behaviour answers POST; GET /v1/models lists MODELS, unless it is "404_path".
+Each behaviour is named after its kind and stands beside what a client must make of it: in FAULTS
+the words that its sentence must have, in ANSWERS the text and how it ended.
 """
 
 from __future__ import annotations
@@ -22,7 +21,9 @@ import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-WORDS = ["Paris", " is", " the", " capital", " of", " France", "."]
+WORDS = ["Paris", " is", " the", " capital", "."]
+TEXT = "".join(WORDS)
+USAGE = {"prompt_tokens": 11, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 4}}
 MODELS = ["good-model", "other-model"]
 LINGER = "hh" if sys.platform == "win32" else "ii"
 PAGE = "<html><body><h1>Please log in</h1></body></html>"
@@ -46,78 +47,59 @@ class Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
     def do_GET(self) -> None:
-        self.note(None)
-        if self.path.endswith("/v1/models") and self.base_url.behaviour != "404_path":
-            self.reply(200, {"object": "list", "data": [{"id": name, "object": "model"} for name in MODELS]})
-        else:
-            self.reply(404, {"detail": "Not Found"})
+        self.reply(200, {"object": "list", "data": [{"id": name} for name in MODELS]})
 
     def do_POST(self) -> None:
-        self.note(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+        self.body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.base_url.requests.append({"path": self.path, "headers": dict(self.headers.items()),
+                                       "body": self.body})
         try:
             BEHAVIOURS[self.base_url.behaviour](self)
         except OSError:  # the client has closed the connection
             self.base_url.gone.set()
             self.close_connection = True
 
-    def note(self, body: bytes | None) -> None:
-        self.base_url.requests.append({"method": self.command, "path": self.path, "headers": dict(self.headers.items()),
-                                       "body": json.loads(body) if body else None})
-
-    def posts(self) -> int:
-        return sum(request["method"] == "POST" for request in self.base_url.requests)
-
-    # Ways to answer
-
-    def reply(self, status: int, body: object, kind: str = "application/json", **headers: str) -> None:
+    def reply(self, status: int, body: object, kind: str = "application/json", **headers) -> None:
         """A whole answer: body as JSON, or as it is if it is text."""
         data = (body if isinstance(body, str) else json.dumps(body)).encode()
         self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(data)))
-        for name, value in headers.items():
+        for name, value in {"Content-Type": kind, "Content-Length": str(len(data)),
+                            **headers}.items():
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
         self.wfile.write(data)
 
-    def error(self, status: int, message: str, code: str | None = None, param: str | None = None, **headers) -> None:
+    def error(self, status: int, message: str, code: str | None = None, param: str | None = None,
+              **headers) -> None:
         """An error as OpenAI words it."""
-        self.reply(status, {"error": {"message": message, "type": "error", "code": code, "param": param}}, **headers)
+        self.reply(status, {"error": {"message": message, "code": code, "param": param}}, **headers)
 
-    def open_stream(self) -> None:
+    def begin(self, *contents: object, kind: str | None = "text/event-stream") -> None:
         self.send_response(200)
-        self.send_header("Content-Type", "text/event-stream")
+        if kind:
+            self.send_header("Content-Type", kind)
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
+        for content in contents:
+            self.chunk(content)
 
-    def send(self, text: str) -> None:
-        data = text.encode()
-        self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
+    def raw(self, text: str) -> None:
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(text.encode()), text.encode()))
 
-    def event(self, data: object) -> None:
-        self.send(f"data: {data if isinstance(data, str) else json.dumps(data)}\n\n")
+    def event(self, *data: object) -> None:
+        for item in data:
+            self.raw(f"data: {item if isinstance(item, str) else json.dumps(item)}\n\n")
 
-    def chunk(self, content: object = None, finish_reason: str | None = None, **more) -> None:
-        self.event({"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [
-            {"index": 0, "delta": {"content": content}, "finish_reason": finish_reason}], **more})
+    def chunk(self, content: object = None, finish_reason: str | None = None, usage: object = None,
+              **delta) -> None:
+        self.event({"choices": [{"index": 0, "delta": {"content": content, **delta},
+                                 "finish_reason": finish_reason}], "usage": usage})
 
-    def end(self, done: bool = True) -> None:
-        if done:
-            self.event("[DONE]")
+    def end(self, finish_reason: str | None = "stop", usage: object = None) -> None:
+        if finish_reason:
+            self.chunk(None, finish_reason, usage)
+        self.event("[DONE]")
         self.wfile.write(b"0\r\n\r\n")
-
-    def stream(self, *pieces: object, finish_reason: str | None = "stop", **more) -> None:
-        self.open_stream()
-        for piece in pieces:
-            self.chunk(piece)
-        self.chunk(None, finish_reason, **more)
-        self.end()
-
-    def begin(self) -> None:
-        """The first two words of an answer."""
-        self.open_stream()
-        for word in WORDS[:2]:
-            self.chunk(word)
 
     def wait(self) -> None:
         """Stay silent until the client leaves, or the test ends."""
@@ -144,163 +126,212 @@ class QuietServer(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
 
-# Behaviours
+Behaviour = Callable[[Handler], None]
 
 
-def good(handler: Handler) -> None:
-    usage = {"prompt_tokens": 11, "completion_tokens": len(WORDS), "total_tokens": 18}
-    handler.stream("", *WORDS, usage=usage)
+def says(*contents: object, finish_reason: str | None = "stop", usage: object = None,
+         kind: str | None = "text/event-stream") -> Behaviour:
+    """A stream with these contents, and its end."""
+    return lambda h: (h.begin(*contents, kind=kind), h.end(finish_reason, usage))
 
 
-def endless(handler: Handler) -> None:
-    handler.open_stream()
-    while not handler.base_url.over.wait(0.01):
-        handler.chunk("word ")
+def error(status: int, message: str, *more, **headers) -> Behaviour:
+    return lambda h: h.error(status, message, *more, **headers)
 
 
-def comments_only(handler: Handler) -> None:
-    handler.open_stream()
-    while not handler.base_url.over.wait(0.02):
-        handler.send(": still working\n\n")
+def reply(status: int, body: object, kind: str = "application/json", **headers) -> Behaviour:
+    return lambda h: h.reply(status, body, kind, **headers)
 
 
-def once(fault: Callable[[Handler], None]) -> Callable[[Handler], None]:
-    """The fault for the first POST, then good answers."""
-    return lambda handler: fault(handler) if handler.posts() == 1 else good(handler)
-
-
-def cut(handler: Handler) -> None:
-    handler.begin()
-    handler.wfile.write(b"40\r\ndata: {\"choi")  # a chunk of 64 bytes that never comes
-    handler.close_connection = True
-
-
-def closed_midway(handler: Handler) -> None:
-    """HTTP/1.0 style: the end of the connection is the end of the answer, so a crash looks like an end."""
-    handler.send_response(200)
-    handler.send_header("Content-Type", "text/event-stream")
-    handler.send_header("Connection", "close")
-    handler.end_headers()
-    for word in WORDS[:2]:
-        handler.wfile.write(f'data: {json.dumps({"choices": [{"index": 0, "delta": {"content": word}}]})}\n\n'.encode())
-    handler.close_connection = True
-
-
-def after_words(last: Callable[[Handler], None]) -> Callable[[Handler], None]:
-    def behaviour(handler: Handler) -> None:
-        handler.begin()
-        last(handler)
-    return behaviour
-
-
-def events(*data: object) -> Callable[[Handler], None]:
+def events(*data: object) -> Behaviour:
     """A stream of just these events."""
-    def behaviour(handler: Handler) -> None:
-        handler.open_stream()
-        for item in data:
-            handler.event(item)
-        handler.end()
-    return behaviour
+    return lambda h: (h.begin(), h.event(*data), h.end(None))
 
 
-def refusing(field: str, code: str | None, status: int = 400) -> Callable[[Handler], None]:
+def midway(last: Behaviour) -> Behaviour:
+    return lambda h: (h.begin(*WORDS[:2]), last(h))
+
+
+def once(fault: Behaviour) -> Behaviour:
+    """The fault for the first request, then good answers."""
+    return lambda h: (fault if len(h.base_url.requests) == 1 else good)(h)
+
+
+def refusing(field: str, message: str, status: int = 400, param: bool = False) -> Behaviour:
     """An error while `field` is in the request, then good answers."""
-    def behaviour(handler: Handler) -> None:
-        if field in handler.base_url.requests[-1]["body"]:
-            handler.error(status, f"Unsupported parameter: '{field}' is not supported with this model. "
-                          "Use 'max_completion_tokens' instead.", code, field if code else None)
-        else:
-            good(handler)
-    return behaviour
+    return lambda h: (h.error(status, message, None, field if param else None)
+                      if h.body.get(field) else good(h))
 
 
-def echo_key(handler: Handler) -> None:
-    """Servers that repeat the key in their error message exist."""
-    handler.error(400, f"bad request with {handler.headers['Authorization']} \x1b[31m\r\nin it")
+def whole(message: object, finish_reason: str = "stop") -> Behaviour:
+    """One answer in one piece, whatever was asked for."""
+    return reply(200, {"object": "chat.completion", "usage": USAGE, "choices": [
+        {"index": 0, "message": {"role": "assistant", "content": message},
+         "finish_reason": finish_reason}]})
 
 
-# Nothing must enter a history after these.
-FAULTS: dict[str, Callable[[Handler], None]] = {
-    "reset": Handler.reset,
-    "timeout": Handler.wait,
-    "401": lambda h: h.error(401, f"Incorrect API key provided: {h.headers['Authorization']}", "invalid_api_key"),
-    "403": lambda h: h.error(403, "Country not supported", "unsupported_country"),
-    "404_model": lambda h: h.error(404, "The model `wrong` does not exist", "model_not_found"),
-    "404_path": lambda h: h.reply(404, {"detail": "Not Found"}),
-    "400_pinned": lambda h: h.reply(400, {"detail": "Server is pinned to '/a'; requested 'wrong'."}),
-    "413": lambda h: h.reply(413, "too large", "text/plain"),
-    "422": lambda h: h.reply(422, {"detail": [{"loc": ["body", "messages"], "msg": "wrong shape"}]}),
-    "429": lambda h: h.error(429, "Rate limit reached", "rate_limit_exceeded"),
-    "429_wait_90": lambda h: h.error(429, "Rate limit reached", "rate_limit_exceeded", Retry_After="90"),
-    "429_wait_90_retry": lambda h: h.error(429, "Slow down", None, Retry_After="90", x_should_retry="true"),
-    "quota": lambda h: h.error(429, "You exceeded your current quota", "insufficient_quota"),
-    "500": lambda h: h.error(500, "list index out of range"),
-    "502_html": lambda h: h.reply(502, PAGE, "text/html"),
-    "503_wait_900": lambda h: h.error(503, "Loading model", None, Retry_After="900"),
-    "redirect": lambda h: h.reply(301, "", "text/plain", Location="https://example.com/v1/chat/completions"),
-    "html": lambda h: h.reply(200, PAGE, "text/html; charset=utf-8"),
-    "html_unmarked": lambda h: h.reply(200, PAGE, "application/octet-stream"),
-    "bad_json": lambda h: h.reply(200, '{"choices": [{'),
-    "empty_object": lambda h: h.reply(200, {}),
-    "error_200": lambda h: h.reply(200, {"error": {"message": "the GPU is on fire"}}),
-    "null": lambda h: h.reply(200, "null"),
-    "not_http": lambda h: h.wfile.write(b"SSH-2.0-OpenSSH_9.2\r\n") and h.reset(),
-    "no_choices": events({"choices": []}, {"choices": None}, {}),
-    "odd_shapes": events([], "1", "null", '"x"', {"choices": {"a": 1}}, {"choices": [None, 1]}, {"choices": ["x"]},
-                         {"choices": [{"delta": None}]}, {"choices": [{"delta": {"content": ["x", {}]}}]}),
-    "none_content": lambda h: h.stream(None, None),
-    "empty": lambda h: h.stream("", "\n"),
-    "empty_length": lambda h: h.stream("", finish_reason="length"),
-    "content_filter": lambda h: h.stream("", finish_reason="content_filter"),
-    "filtered_question": lambda h: h.error(400, "triggering content management policy", "content_filter"),
-    "bad_json_event": after_words(lambda h: (h.event('{"choices": [{"del'), h.end())),
-    "deep_json_event": after_words(lambda h: (h.event('{"choices":' + "[" * 100_000), h.end())),
-    "cut": cut,
-    "reset_midway": after_words(Handler.reset),
-    "stall": after_words(Handler.wait),
-    "error_event": after_words(lambda h: (h.event({"error": {"message": "out of memory"}}), h.end())),
-    "error_event_text": after_words(lambda h: (h.event({"error": "out of memory"}), h.end())),
-    "error_event_too_long": events({"error": {"message": "too long", "code": "context_length_exceeded"}}),
-    "comments_only": comments_only,
-    "endless": endless,
-    "too_long": lambda h: h.error(400, "This model's maximum context length is 64 tokens. However, your messages "
-                                  "resulted in 99 tokens.", "context_length_exceeded"),
-    "too_long_llama": lambda h: h.error(400, "the request exceeds the available context size, try increasing it"),
-    "too_long_vllm": lambda h: h.reply(400, {"message": "'max_tokens' is too large: 9. This model's maximum context "
-                                             "length is 8 tokens"}),
-    "no_temperature": lambda h: h.error(400, "Unsupported value: 'temperature' does not support 0.7 with this model.",
-                                        "unsupported_value", "temperature"),
-    "echo_key": echo_key,
+def part(kind: str, text: object) -> list[dict]:
+    return [{"type": kind, kind: text}]
+
+
+def cut(h: Handler) -> None:
+    h.wfile.write(b"40\r\ndata: {\"choi")  # a chunk of 64 bytes that never comes
+    h.close_connection = True
+
+
+def endless(h: Handler) -> None:
+    h.begin()
+    while not h.base_url.over.wait(0.01):
+        h.chunk("word ")
+
+
+good = says("", *WORDS, usage=USAGE)
+CONTEXT = "This model's maximum context length is 64 tokens. However, "
+LLAMA = 'error: {"code":500,"message":"failed to decode"}\n\n'
+
+# After these nothing may enter a history. The sentence must contain all of these words.
+FAULTS: dict[str, tuple[Behaviour, str]] = {
+    # statuses
+    "key missing or wrong": (error(401, "Incorrect API key provided"), "key|--key-env"),
+    "access refused": (error(403, "Country not supported"), "refuses access|Country not supported"),
+    "model unknown": (error(404, "The model `m` does not exist"),
+                      "no model 'm'|--model|good-model"),
+    "model pinned": (reply(400, {"detail": "Server is pinned to '/a'; requested 'm'."}),
+                     "no model 'm'|pinned to '/a'|--model"),
+    "path unknown": (reply(404, {"detail": "Not Found"}), "nothing at this address|--base-url"),
+    "path unknown, dressed as 200": (reply(200, {"error": "Unexpected endpoint or method. (POST)"}),
+                                     "Unexpected endpoint|--base-url"),
+    "shape refused": (reply(422, {"detail": [{"loc": ["body"], "msg": "wrong shape"}]}),
+                      "rejected the request|wrong shape|--model"),
+    "system role refused": (error(400, "System role not supported"), "System role not supported"),
+    "rate limit": (error(429, "Rate limit reached"), "too many requests|in a moment"),
+    "rate limit with a long wait": (error(429, "Slow down", Retry_After="90"), "in 90 s"),
+    "quota": (error(429, "You exceeded your current quota", "insufficient_quota"),
+              "quota|will not help|add credit"),
+    "failure inside": (error(500, "list index out of range"),
+                       "failed inside (500)|list index out of range|try again"),
+    "failure with a page": (reply(502, PAGE, "text/html"), "failed inside (502)|try again"),
+    "still loading": (error(503, "Loading model"), "still loading"),
+    "redirect": (reply(301, "", Location="https://example.com/v1"), "points elsewhere|--base-url"),
+    "question filtered": (error(400, "triggering content management policy"), "content filter"),
+    "temperature refused": (error(400, "Unsupported value: 'temperature' does not support 0.7",
+                                  None, "temperature"), "leave out --temperature"),
+    "key repeated": (lambda h: h.error(400, f"bad {h.headers['Authorization']} \x1b[31m\r\nin it"),
+                     "rejected the request|bad Bearer"),
+    # the context
+    "too large": (reply(413, "too large", "text/plain"), "longer than the context|shorten"),
+    "too long": (error(400, CONTEXT + "your messages resulted in 99 tokens."),
+                 "longer than the context|shorten|/reset"),
+    "too long, llama.cpp": (error(400, "request (99 tokens) exceeds the available context size"),
+                            "longer than the context|/reset"),
+    "too long, in an event": (events({"error": {"message": CONTEXT}}), "longer than the context"),
+    "too long with its answer": (error(400, CONTEXT + "you requested 65 tokens (45 in the messages,"
+                                       " 20 in the completion)."), "20 tokens|--max-new-tokens"),
+    "too long an answer": (error(400, "'max_tokens' is too large: 20. This model's maximum context "
+                                 "length is 8 tokens"), "--max-new-tokens"),
+    # connections
+    "reset": (Handler.reset, "failed instead of|try again"),
+    "silence": (Handler.wait, "nothing for 0.8 s|--timeout"),
+    "no http": (lambda h: (h.wfile.write(b"SSH-2.0-OpenSSH_9.2\r\n"), h.reset()), "--base-url"),
+    "cut midway": (midway(cut), "failed in the middle|try again"),
+    "reset midway": (midway(Handler.reset), "failed in the middle|try again"),
+    "silence midway": (midway(Handler.wait), "0.8 s in the middle"),
+    # what is no answer
+    "page": (reply(200, PAGE, "text/html"), "web page|--base-url|log in"),
+    "page without a label": (reply(200, PAGE, "application/octet-stream"), "web page"),
+    "error as 200": (reply(200, {"error": {"message": "the GPU is on fire"}}), "GPU is on fire"),
+    "broken JSON": (reply(200, '{"choices": [{'), "unreadable|--base-url"),
+    "broken JSON midway": (midway(lambda h: (h.event('{"choices": ['), h.end())), "unreadable in"),
+    "deep JSON midway": (midway(lambda h: (h.event("[" * 100_000), h.end())), "unreadable in"),
+    "null": (reply(200, "null"), "no answer|--base-url"),
+    "nothing": (reply(200, ""), "empty answer"),
+    "error event midway": (midway(lambda h: (h.event({"error": {"message": "no memory"}}),
+                                             h.end())), "error in the middle|no memory|try again"),
+    "error field": (lambda h: (h.begin(), h.raw(LLAMA), h.end(None)), "failed to decode"),
+    "error field midway": (midway(lambda h: (h.raw(LLAMA), h.end(None))), "failed to decode"),
+    "odd shapes": (events([], "1", "null", '"x"', {}, {"choices": {"a": 1}}, {"choices": [None]},
+                          {"choices": ["x"]}, {"choices": [{"delta": None}]},
+                          {"choices": [{"delta": {"content": ["x", {}, None]}}]}), "empty answer"),
+    # answers without a word
+    "blank": (says("", "\n"), "empty answer|try again"),
+    "blank at the limit": (says("", finish_reason="length"), "20 tokens|--max-new-tokens"),
+    "answer filtered": (says("", finish_reason="content_filter"), "content filter|other words"),
+    "thoughts only": (says("<th", "ink>\nLong", finish_reason="length"), "20 tokens|--max-new"),
+    "thoughts only, beside the content": (
+        lambda h: (h.begin(), h.chunk(None, reasoning_content="hm"), h.end("length")), "20 tokens"),
+    "refusal": (lambda h: (h.begin(), h.chunk(None, refusal="I cannot "), h.chunk(refusal="help."),
+                           h.end()), "declined to answer|I cannot help"),
+    "tool call": (lambda h: (h.begin(), h.chunk(None, tool_calls=[
+        {"index": 0, "function": {"name": "search", "arguments": "{}"}}]), h.end("tool_calls")),
+        "tool|search"),
 }
-# These end in an answer, whole or marked.
-ANSWERS: dict[str, Callable[[Handler], None]] = {
-    "good": good,
-    "length": lambda h: h.stream(*WORDS[:2], finish_reason="length"),
-    "filtered_midway": lambda h: h.stream(*WORDS[:2], finish_reason="content_filter"),
-    "unknown_finish": lambda h: h.stream(*WORDS[:2], finish_reason="abort"),
-    "no_finish": lambda h: h.stream(*WORDS, finish_reason=None),
-    "no_done": after_words(lambda h: (h.chunk(None, "stop"), h.end(done=False))),
-    "closed_midway": closed_midway,
-    "usage_last": after_words(lambda h: (h.chunk("!", "stop"), h.event(
-        {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 3, "prompt_tokens_details": {
-            "cached_tokens": 4}}}), h.end())),
-    "odd_usage": lambda h: h.stream(*WORDS, usage={"prompt_tokens": "many", "completion_tokens": -3}),
-    "text_usage": lambda h: h.stream(*WORDS, usage="a lot"),
-    "surrogates": lambda h: h.stream("a\ud83d", "\ude00b\ud83dc", "\ud83d"),
-    "slow": after_words(lambda h: (time.sleep(0.3), h.chunk("!", "stop"), h.end())),
-    "429_once": once(lambda h: h.error(429, "Rate limit reached", None, Retry_After="1")),
-    "500_once": once(lambda h: h.error(500, "a bad moment")),
-    "reset_once": once(Handler.reset),
-    "refuses_max_tokens": refusing("max_tokens", "unsupported_parameter"),
-    "refuses_max_tokens_in_words": refusing("max_tokens", None),
-    "refuses_seed": refusing("seed", None, 422),
+
+# These end in an answer: its text, and its finish_reason.
+ANSWERS: dict[str, tuple[Behaviour, str, str | None]] = {
+    "good": (good, TEXT, "stop"),
+    "length": (says(*WORDS[:2], finish_reason="length"), "Paris is", "length"),
+    "filtered midway": (says(*WORDS[:2], finish_reason="content_filter"), "Paris is",
+                        "content_filter"),
+    **{f"ended by {reason}": (says("Paris", finish_reason=reason), "Paris", "stop")
+       for reason in ("eos", "eos_token", "end_turn", "stop_sequence", "STOP")},
+    "ended by max_tokens": (says("Paris", finish_reason="max_tokens"), "Paris", "length"),
+    "unknown end": (says(*WORDS[:2], finish_reason="abort"), "Paris is", None),
+    "no end": (says(*WORDS, finish_reason=None), TEXT, None),
+    "no [DONE]": (midway(lambda h: (h.chunk("!", "stop"), h.wfile.write(b"0\r\n\r\n"))),
+                  "Paris is!", "stop"),
+    "no space, no line feed": (lambda h: (h.begin(), h.raw(
+        'data:{"choices":[{"delta":{"content":"Paris"},"finish_reason":"stop"}]}\r\n\r\n'
+        "data:[DONE]"), h.wfile.write(b"0\r\n\r\n")), "Paris", "stop"),
+    "comments": (lambda h: (h.begin(), h.raw(": PROCESSING\n\n"), h.chunk("Paris"), h.end()),
+                 "Paris", "stop"),
+    "slow": (midway(lambda h: (time.sleep(0.3), h.chunk("!"), h.end())), "Paris is!", "stop"),
+    "labelled JSON": (says(*WORDS, kind="application/json"), TEXT, "stop"),
+    "labelled text": (says(*WORDS, kind="text/plain; charset=utf-8"), TEXT, "stop"),
+    "no label": (says(*WORDS, kind=None), TEXT, "stop"),
+    "whole": (whole("Paris"), "Paris", "stop"),
+    "whole with thoughts": (whole("<think>7?</think>Paris"), "Paris", "stop"),
+    "whole in parts": (whole(part("thinking", part("text", "7?")) + part("text", "Paris")),
+                       "Paris", "stop"),
+    "stream refused": (lambda h: (h.error(400, "Your organization must be verified to stream this "
+                                          "model.", "unsupported_value", "stream")
+                                  if h.body.get("stream") else whole("Paris")(h)), "Paris", "stop"),
+    "stream refused, and a page": (lambda h: (h.error(400, "stream is not supported") if
+                                              h.body.get("stream") else
+                                              reply(200, json.dumps({"choices": [{"message": {
+                                                  "content": "Paris"}}]}), "text/plain")(h)),
+                                   "Paris", None),
+    "thoughts": (says("<think>", "\n7 or 9?\n", "</think>", "\n\n", "Paris"), "Paris", "stop"),
+    "thoughts, cut": (says("<th", "ink>7?</th", "ink>", "Pa", "ris"), "Paris", "stop"),
+    "thoughts in a field": (lambda h: (h.begin(), h.chunk(None, reasoning_content="7?"),
+                                       h.chunk("Paris"), h.end()), "Paris", "stop"),
+    "thoughts in parts": (says(part("thinking", part("text", "7?")), part("text", "Pa"),
+                               part("text", "ris"), ""), "Paris", "stop"),
+    "chunks without choices": (lambda h: (h.begin(), h.event({"choices": []}), h.chunk("Paris"),
+                                          h.end(), ), "Paris", "stop"),
+    "odd usage": (says("Paris", usage={"prompt_tokens": "many", "completion_tokens": -3}), "Paris",
+                  "stop"),
+    "text as usage": (says("Paris", usage="a lot"), "Paris", "stop"),
+    "half a character": (says("a\ud83d", "b"), "a\ufffdb", "stop"),
+    "rate limit once": (once(error(429, "Rate limit reached", Retry_After="1")), TEXT, "stop"),
+    "failure once": (once(error(500, "a bad moment")), TEXT, "stop"),
+    "reset once": (once(Handler.reset), TEXT, "stop"),
+    "max_tokens refused": (refusing("max_tokens", "Unsupported parameter: 'max_tokens'",
+                                    param=True), TEXT, "stop"),
+    "max_tokens refused in words": (refusing("max_tokens", "max_tokens is not supported, use "
+                                             "max_completion_tokens"), TEXT, "stop"),
+    "seed refused": (refusing("seed", "seed: Extra inputs are not permitted", 422), TEXT, "stop"),
+    "our temperature refused": (refusing("temperature", "Unsupported value: 'temperature' does not "
+                                         "support 0.7 with this model.", param=True), TEXT, "stop"),
+    "stream_options refused": (refusing("stream_options", "unknown field stream_options"), TEXT,
+                               "stop"),
 }
-BEHAVIOURS = FAULTS | ANSWERS
+BEHAVIOURS = {name: row[0] for name, row in {**FAULTS, **ANSWERS}.items()} | {
+    "endless": endless, "thoughts that nobody opened": says("7 or 9?\n", "</think>\n", "Paris")}
 
 
 @contextlib.contextmanager
 def serve(behaviour: str = "good", path: str = "/v1") -> Iterator[BaseUrl]:
-    """Run the server and give its address; "refused" is a closed port, "dns" a host that does not exist."""
+    """Run the server, give its address; "refused" is a closed port, "dns" a host that is none."""
     server = QuietServer(("127.0.0.1", 0), Handler)
     host = "no-such-host.invalid" if behaviour == "dns" else f"127.0.0.1:{server.server_port}"
     base_url = BaseUrl(f"http://{host}{path}")

@@ -40,6 +40,8 @@ class Reply:
 
     finish_reason: "stop" (the model ended it), "length" (max_new_tokens reached), "content_filter", or None where the
     server did not say, so that the text may be incomplete. Tokens are None where nobody counted them.
+    text: the answer without thoughts, which is what is kept, voted on and scored. It is less than
+    what was yielded where thoughts were recognised at their end only.
     """
 
     text: str
@@ -47,6 +49,7 @@ class Reply:
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     reused_tokens: int = 0  # of the prompt, whose keys and values were kept from the turn before
+    notes: tuple[str, ...] = ()  # what else the user should know, such as a setting that was refused
 
 
 class Backend(Protocol):
