@@ -1,4 +1,4 @@
-"""From a data set's name to disjoint splits of real text."""
+"""From a data set's name to disjoint splits of reviews, or to documents of plain text."""
 
 from __future__ import annotations
 
@@ -8,190 +8,288 @@ import io
 import json
 import random
 import re
+from bisect import bisect_left
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from reprlib import repr as short
 from typing import TYPE_CHECKING
 
 from utils import hub, packaged, tiny
-from utils.runtime import UserError
+from utils.runtime import UserError, user_path, well_formed
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
 LABELS = ("negative", "positive")
-HUB_REVIEWS = {"rotten_tomatoes": "cornell-movie-review-data/rotten_tomatoes", "imdb": "stanfordnlp/imdb"}
 SPELLINGS = {"0": 0, "neg": 0, "negative": 0, "1": 1, "pos": 1, "positive": 1}
+COLUMNS = {"text": ("text", "review"), "label": ("label", "sentiment")}  # as own files name them
+HUB_REVIEWS = {
+    "rotten_tomatoes": "cornell-movie-review-data/rotten_tomatoes",
+    "imdb": "stanfordnlp/imdb",
+}
+NOTES = {
+    "packaged": "snippets from Rotten Tomatoes, each rated by 20 people",
+    "tiny": "sentences made from a template",
+}
 FEWEST_PER_CLASS = 20
-TEXT_FILES = (".txt", ".md", ".rst", ".tex", ".py", ".c", ".h", ".cpp", ".java", ".js", ".ts", ".go", ".rs", ".r",
-              ".sql", ".html", ".css")
+TEXT_FILES = (".txt", ".md", ".rst", ".tex", ".py", ".c", ".h", ".cpp", ".java", ".js", ".ts",
+              ".go", ".rs", ".r", ".sql", ".html", ".css")
+# Where a text may be cut, best first: at empty lines, line ends, sentences, spaces, anywhere.
+CUTS = (r"\n\s*\n", r"\n", r"[.!?]\s+|[。！？]\s*", r"\s+", r"(?s).")
+
+Rows = list[tuple[str, int]]  # texts and labels
 
 
 @dataclass(frozen=True)
 class Reviews:
-    """Movie reviews with labels 0 (negative) and 1 (positive), in three splits that share no text."""
+    """Movie reviews with labels 0 (negative) and 1 (positive), in splits that share no text."""
 
     name: str
     source: str  # "hub", "packaged", "file" or "tiny"
-    splits: DatasetDict  # train, validation, test; columns "text" (string) and "label" (ClassLabel)
+    splits: DatasetDict  # train, validation, test; columns "text" (string), "label" (ClassLabel)
     note: str = ""
 
 
-def load_reviews(name: str | None, seed: int, sizes: dict[str, int | None]) -> Reviews:
-    """Movie reviews as train, validation and test splits: no duplicates, shuffled, stratified by label.
+def load_reviews(name: str | None, seed: int, sizes: dict[str, int | None],
+                 text_column: str | None = None, label_column: str | None = None) -> Reviews:
+    """Movie reviews as train, validation and test splits: no duplicates, shuffled, stratified.
 
-    name: "rotten_tomatoes", "imdb", "packaged", "tiny", a .csv or .jsonl file with columns text and label, or None for
-    rotten_tomatoes from the Hub with "packaged" as the fall-back. seed: for shuffling and splitting. sizes: how many
-    reviews each split has at the most, None for all. Raises UserError when the data cannot be had or is no good.
+    name: "rotten_tomatoes", "imdb", "packaged", "tiny", an own file (see `read_labelled_file`), or
+    None for rotten_tomatoes from the Hub with "packaged" as the fall-back. seed: for shuffling and
+    splitting. sizes: how many reviews each split has at the most, None for all. text_column,
+    label_column: their names in an own file. Raises UserError when it cannot be had or is no good.
     """
-    note = ""
-    if name is None:
-        try:
-            parts, name = _from_hub("rotten_tomatoes"), "rotten_tomatoes"
-        except hub.HubError as hub_error:
-            try:
-                parts, name = _packaged(), "packaged"
-            except UserError as error:
-                raise UserError(f"{hub_error}; and {error}") from None
-            note = f", instead of {HUB_REVIEWS['rotten_tomatoes']}, because {hub_error.why}"
-    elif name in HUB_REVIEWS:
-        parts = _from_hub(name)
-    elif name == "packaged":
-        parts = _packaged()
-    elif name == "tiny":
-        parts = {"all": list(zip(*tiny.reviews(seed), strict=True))}
-    else:
-        parts = {"all": read_labelled_file(Path(name).expanduser())}
-    source = name if name in ("packaged", "tiny") else "hub" if name in HUB_REVIEWS else "file"
+    source = "hub" if name in (None, *HUB_REVIEWS) else name if name in NOTES else "file"
+    if source != "file" and (text_column or label_column):
+        raise UserError("--text-column and --label-column are for your own file: name it with "
+                        "--data FILE, or leave them out")
+    instead = ""
+    try:
+        if source == "hub":
+            parts = _from_hub(name or "rotten_tomatoes")
+            name = name or "rotten_tomatoes"
+    except hub.HubError as error:
+        if name:
+            raise
+        name = source = "packaged"
+        instead = f"instead of {HUB_REVIEWS['rotten_tomatoes']}, because {error.why}"
     if source == "packaged":
-        note = "snippets from Rotten Tomatoes, each rated by 20 people" + note
+        parts = _packaged()
     elif source == "tiny":
-        note = "sentences made from a template"
-    return Reviews(name, source, split(parts, seed, sizes), note)
+        parts = {"train": list(zip(*tiny.reviews(seed), strict=True))}
+    elif source == "file":
+        parts = {"train": read_labelled_file(user_path(name), text_column, label_column)}
+    keys = [same(text) for rows in parts.values() for text, _ in rows]
+    repeated = len(keys) - len(set(keys))
+    notes = (NOTES.get(source), instead, f"{repeated} repeated texts are left out" * bool(repeated))
+    return Reviews(name, source, split(parts, seed, sizes), ", ".join(filter(None, notes)))
 
 
-def split(parts: dict[str, list[tuple[str, int]]], seed: int, sizes: dict[str, int | None]) -> DatasetDict:
-    """Cut rows of (text, label) into disjoint, shuffled, stratified train, validation and test splits.
+def clean(text: str) -> str:
+    """The text in one line: encodable, without <br />, with single spaces between words."""
+    return " ".join(re.sub(r"<br\s*/?>", " ", well_formed(text), flags=re.IGNORECASE).split())
 
-    parts: rows by the split they were published in; a published "test" stays the test split, and what is missing
-    (15 % for test, 10 % for validation) is cut from the rest. A text that occurs twice is kept once, in the later one.
+
+def same(text: str) -> str:
+    """Texts for which this is equal count as the same: neither case nor white space matters."""
+    return clean(text).casefold()
+
+
+def split(parts: dict[str, Rows], seed: int, sizes: dict[str, int | None]) -> DatasetDict:
+    """Cut reviews into disjoint, shuffled, stratified train, validation and test splits.
+
+    parts: rows of (text, label) by the split they were published in, "train" or "all" where there
+    was none. A text that occurs twice is kept once, in the later split. sizes: see `plan`.
     """
     from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
-    from sklearn.model_selection import train_test_split
 
-    seen: set[str] = set()
-    unique = {}
+    pick, seen, pools = random.Random(seed), set(), {}
     for part in ("test", "validation", "train", "all"):
-        rows = []
         for text, label in parts.get(part, []):
-            text = " ".join(text.replace("<br />", " ").split())
-            if text and text.casefold() not in seen:
-                seen.add(text.casefold())
-                rows.append((text, label))
-        unique[part] = rows
-    rest = unique["train"] + unique["all"]
-    for part, share in (("test", 0.15), ("validation", 0.1 / 0.85)):  # the second is a share of what the first leaves
-        if not unique[part]:
-            rest, unique[part] = train_test_split(
-                rest, test_size=share, random_state=seed, stratify=[label for _, label in rest])
+            if same(text) and same(text) not in seen:
+                seen.add(same(text))
+                name = part if part in ("test", "validation") else "train"
+                pools.setdefault(name, ([], []))[label].append(clean(text))
+    for texts in (texts for pool in pools.values() for texts in pool):
+        pick.shuffle(texts)
+    counts = {part: [len(texts) for texts in pool] for part, pool in pools.items()}
     features = Features({"text": Value("string"), "label": ClassLabel(names=list(LABELS))})
     result = {}
-    for part, rows in (("train", rest), ("validation", unique["validation"]), ("test", unique["test"])):
-        whole = Dataset.from_dict({"text": [t for t, _ in rows], "label": [y for _, y in rows]}, features=features)
-        result[part] = stratified_sample(whole, sizes.get(part), seed)
-    return DatasetDict(result)
+    for part, wanted in plan(counts, sizes).items():
+        pool = pools.get(part, pools["train"])
+        rows = [(pool[label].pop(), label) for label in (0, 1) for _ in range(wanted[label])]
+        pick.shuffle(rows)
+        texts, labels = zip(*rows, strict=True)
+        result[part] = Dataset.from_dict({"text": texts, "label": labels}, features)
+    return DatasetDict({part: result[part] for part in ("train", "validation", "test")})
 
 
-def stratified_sample(dataset: Dataset, size: int | None, seed: int) -> Dataset:
-    """At most `size` shuffled rows, with the labels in the same proportion as in the whole."""
-    if size is None or size >= len(dataset):
-        return dataset.shuffle(seed=seed)
-    return dataset.train_test_split(train_size=size, stratify_by_column="label", seed=seed)["train"]
+def plan(counts: dict[str, list[int]], sizes: dict[str, int | None]) -> dict[str, list[int]]:
+    """How many negative and positive rows each split takes.
+
+    counts: [negative, positive] rows by split, of which "train" gives up 15 % for a test split and
+    10 % for a validation split where they are missing. sizes: the most rows of each split, None or
+    missing for all. plan({"train": [500, 300]}, {"train": 40}) is
+    {"test": [75, 45], "validation": [50, 30], "train": [25, 15]}.
+    """
+    left, result = dict(counts), {}
+    for part, share in (("test", 0.15), ("validation", 0.1), ("train", 1)):
+        source = part if part in counts else "train"
+        size = sum(left[part]) if part in counts else round(share * sum(counts["train"]))
+        result[part] = in_proportion(left[source], min(size, sizes.get(part) or size))
+        left[source] = [had - n for had, n in zip(left[source], result[part], strict=True)]
+    return result
+
+
+def in_proportion(counts: Sequence[int], size: int) -> list[int]:
+    """How many rows of each label are among `size`: in proportion, and at least one of both.
+
+    in_proportion([300, 100], 8) is [6, 2], and in_proportion([3000, 20], 84) is [83, 1].
+    """
+    positive = min(max(round(size * counts[1] / sum(counts)), 1, size - counts[0]), size - 1)
+    return [size - positive, positive]
 
 
 def balance(dataset: Dataset) -> str:
     """For the banner: "8000 (4056 negative, 3944 positive)"."""
     counts = Counter(dataset["label"])
-    return f"{len(dataset)} (" + ", ".join(f"{counts[i]} {label}" for i, label in enumerate(LABELS)) + ")"
+    shares = ", ".join(f"{counts[i]} {label}" for i, label in enumerate(LABELS))
+    return f"{len(dataset)} ({shares})"
 
 
-def _from_hub(name: str) -> dict[str, list[tuple[str, int]]]:
+def _from_hub(name: str) -> dict[str, Rows]:
     from datasets import load_dataset
 
-    published = load_dataset(str(hub.folder(HUB_REVIEWS[name], "dataset")))
-    return {part: list(zip(published[part]["text"], published[part]["label"], strict=True))
-            for part in ("train", "validation", "test") if part in published}
+    folder = hub.folder(HUB_REVIEWS[name], "dataset")
+    files = {part: list(map(str, folder.rglob(f"{part}*.parquet")))
+             for part in ("train", "validation", "test")}
+    published = load_dataset("parquet", data_files={part: f for part, f in files.items() if f})
+    return {part: list(zip(rows["text"], rows["label"], strict=True))
+            for part, rows in published.items()}
 
 
-def _packaged() -> dict[str, list[tuple[str, int]]]:
-    """Snippets rated by 20 people each from -4 to 4: the sign is the label, and the 37 rated exactly 0 are left out."""
+def _packaged() -> dict[str, Rows]:
+    """Snippets that 20 people rated from -4 to 4: the sign is the label; the 37 rated 0 are out."""
     file = packaged.fetch("reviews") / "movieReviewSnippets_GroundTruth.txt"
     rows = [line.split("\t") for line in file.read_text(encoding="utf-8").splitlines()]
-    return {"all": [(text, int(float(rating) > 0)) for _, rating, text in rows if float(rating) != 0]}
+    return {"train": [(text, int(float(rating) > 0)) for _, rating, text in rows if float(rating)]}
 
 
-def read_labelled_file(path: Path) -> list[tuple[str, int]]:
-    """Rows of (text, label) from a student's own .csv or .jsonl file.
+def read_labelled_file(path: Path, text_column: str | None = None,
+                       label_column: str | None = None) -> Rows:
+    """Rows of (text, label) from an own .jsonl, .csv or .tsv file with commas, semicolons or tabs.
 
-    Columns text and label; labels 0, neg or negative, and 1, pos or positive. Raises UserError naming file and line.
+    Columns: text or review, and label or sentiment, unless other names are given; case and spaces
+    around them do not matter. Labels: 0, neg or negative, and 1, pos or positive. Raises UserError
+    naming file and line, also where one text has two labels, or a label too few texts.
     """
-    if path.suffix not in (".csv", ".jsonl"):
-        raise UserError(f"--data {path}: give rotten_tomatoes, imdb, packaged, or a file that ends in .csv or .jsonl")
-    text = read_utf8(path, "--data")
-    rows = [(number, str(row.get("text") or "").strip(), str(row.get("label")).strip().lower())
-            for number, row in (_csv_rows if path.suffix == ".csv" else _jsonl_rows)(path.name, text)]
-    for number, review, label in rows:
-        if not review:
-            raise UserError(f"{path.name}, line {number}: the text is empty; fill it in or delete the line")
-        if label not in SPELLINGS:
-            raise UserError(f"{path.name}, line {number}: label {label!r} is none of {', '.join(SPELLINGS)}")
-    counts = Counter({review.casefold(): SPELLINGS[label] for _, review, label in rows}.values())  # duplicates once
+    reader = {".csv": _csv_rows, ".tsv": _csv_rows, ".jsonl": _json_rows}.get(path.suffix.lower())
+    if reader is None:
+        raise UserError(f"--data {path}: give rotten_tomatoes, imdb, packaged, or a file that ends "
+                        "in .csv, .tsv or .jsonl")
+    columns = {"text": text_column, "label": label_column}
+    rows, first = [], {}  # first: a text -> its line and label
+    content = read_utf8(path, "--data")
+    try:
+        for line, text, label in reader(content, columns):
+            key = same(text) if isinstance(text, str) else ""
+            value = SPELLINGS.get(str(label).strip().casefold())
+            other, expected = first.setdefault(key, (line, value))
+            if value is None:
+                raise UserError(f"line {line}: label {short(label)} is none of "
+                                f"{', '.join(SPELLINGS)}")
+            if not key:
+                raise UserError(f"line {line}: the text is empty, or not in quotes; mend or delete "
+                                "the line")
+            if value != expected:
+                raise UserError(f"line {line}: the same text as in line {other}, which has another "
+                                "label; delete one of them")
+            rows.append((clean(text), value))
+    except UserError as error:
+        raise UserError(f"{path.name}, {error}") from None
+    counts = Counter(value for _, value in first.values())
     for value, label in enumerate(LABELS):
         if counts[value] < FEWEST_PER_CLASS:
-            raise UserError(f"{path.name}: {counts[value]} different {label} reviews, and at least {FEWEST_PER_CLASS} "
-                            "of each label are needed to train and to test")
-    return [(review, SPELLINGS[label]) for _, review, label in rows]
+            raise UserError(f"{path.name}: {counts[value]} different {label} reviews, and at least "
+                            f"{FEWEST_PER_CLASS} of each label are needed to train and to test")
+    return rows
 
 
-def _csv_rows(name: str, text: str):
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+def _csv_rows(content: str, columns: dict[str, str | None]) -> Iterator[tuple]:
+    """(line, text, label) of each row that is not blank; line: where it begins."""
+    csv.field_size_limit(max(len(content), csv.field_size_limit()))  # else 131,072 characters
+    delimiter = max(",;\t", key=content.lstrip().partition("\n")[0].count)
+    reader = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter,
+                        skipinitialspace=True, strict=True)
+    header, line = None, 1
     try:
-        if not {"text", "label"} <= set(reader.fieldnames or ()):
-            raise UserError(f"{name}, line 1: the header must name the columns text and label, "
-                            f"but it reads {','.join(reader.fieldnames or ()) or 'nothing at all'!r}")
         for row in reader:
-            yield reader.line_num, row
+            if not header and any(row):
+                header, (text, label) = row, _places(row, columns, line)
+            elif any(row) and len(row) != len(header):
+                raise UserError(f"line {line}: {len(row)} fields, where the header has "
+                                f"{len(header)}; put the text in quotes")
+            elif any(row):
+                yield line, row[text], row[label]
+            line = reader.line_num + 1
     except csv.Error as error:
-        raise UserError(f"{name}, line {reader.line_num}: not valid csv ({error}); mind the quotes") from None
+        raise UserError(f"line {line}: the row that begins here is not valid csv ({error}); put "
+                        'the whole text in quotes, and write a quote within it twice: ""') from None
 
 
-def _jsonl_rows(name: str, text: str):
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
+def _json_rows(content: str, columns: dict[str, str | None]) -> Iterator[tuple]:
+    """(line, text, label) of each object; only \\n ends a line, not U+2028 within a text."""
+    for line, row in enumerate(content.split("\n"), 1):
+        if not row.strip():
             continue
         try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise UserError(f"{name}, line {number}: not valid JSON ({error})") from None
-        if not isinstance(row, dict) or not {"text", "label"} <= set(row):
-            raise UserError(f"{name}, line {number}: must be an object with the keys text and label")
-        yield number, row
+            pairs = json.loads(row, object_pairs_hook=tuple)
+        except (ValueError, RecursionError) as error:
+            fault = getattr(error, "msg", "a number is too long, or the brackets are too deep")
+            raise UserError(f"line {line}, column {getattr(error, 'colno', 1)}: not valid JSON "
+                            f"({fault}); each line is one object") from None
+        if not isinstance(pairs, tuple):  # which only an object becomes
+            raise UserError(f"line {line}: should be an object, such as "
+                            '{"text": "Lovely.", "label": 1}')
+        text, label = _places([name for name, _ in pairs], columns, line)
+        yield line, pairs[text][1], pairs[label][1]
+
+
+def _places(names: list[str], columns: dict[str, str | None], line: int) -> list[int]:
+    """The places of text and label among the names of a file's columns."""
+    plain, places = [name.strip().casefold() for name in names], []
+    for column, chosen in columns.items():
+        wanted = (chosen.strip().casefold(),) if chosen else COLUMNS[column]
+        found = [name for name in wanted if name in plain]
+        if not found:
+            raise UserError(f"line {line}: no column is called {' or '.join(wanted)}, only "
+                            f"{short(names)}; name the right one with --{column}-column")
+        if plain.count(found[0]) > 1:
+            raise UserError(f"line {line}: two columns are called {found[0]}; rename one of them")
+        places.append(plain.index(found[0]))
+    return places
 
 
 def read_utf8(path: Path, option: str) -> str:
-    """The text of a utf-8 file. Raises UserError with the file, and the line of the first byte that is none."""
+    """The text of a utf-8 file. Raises UserError with file and line if it is something else."""
     try:
         content = path.read_bytes()
-        text = content.decode("utf-8-sig")  # some Windows editors put a byte order mark in front
+        if b"\0" not in content:
+            return content.decode("utf-8-sig")  # without a byte order mark
+        wrong = content.index(b"\0")
     except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise UserError(f"{path.name}, line {line}: not utf-8 text; save the file again with encoding utf-8") from None
+        wrong = error.start
     except OSError as error:
         raise UserError(f"{option} {path}: cannot be read ({error.strerror})") from None
-    if "\0" in text:
-        line = text.partition("\0")[0].count("\n") + 1
-        raise UserError(f"{path.name}, line {line}: holds a zero byte, so it is not text; name a text file")
-    return text
+    if content.startswith((b"%PDF", b"PK", b"\xd0\xcf\x11\xe0")):  # and the formats of Office
+        raise UserError(f"{path.name}: a {path.suffix or 'packed'} document, not plain text; save "
+                        "or export it as text with encoding utf-8")
+    line = content.count(b"\n", 0, wrong) + 1
+    raise UserError(f"{path.name}, line {line}: not utf-8 text; save the file again with encoding "
+                    "utf-8")
 
 
 # Plain text, for a language model
@@ -199,7 +297,7 @@ def read_utf8(path: Path, option: str) -> str:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Documents of plain text on one subject; no paragraph occurs in two of them."""
+    """Plain text in documents; no paragraph is in two of them, unless they are cut from one."""
 
     name: str
     source: str  # "python", "file", "folder" or "hub"
@@ -215,66 +313,77 @@ class Corpus:
 def load_corpus(name: str | None, seed: int, limit: int | None = None) -> Corpus:
     """Documents of plain text.
 
-    name: a file, a folder of text files (TEXT_FILES), a data set of the Hub, or None or "python" for the Python
-    language reference that comes with Python. seed and limit: which documents are taken when there are more than
-    `limit` characters; None takes all. Raises UserError when it cannot be had, holds no text, or is not text.
+    name: a file, a folder of text files (TEXT_FILES), a data set of the Hub (owner/name, or
+    owner/name:configuration), or None or "python" for Python's own language reference.
+    <|endoftext|> ends a document. seed and limit: which documents are taken when there are more
+    than `limit` characters; None takes all. Raises UserError when it cannot be had, or is no text.
     """
-    path = Path(name).expanduser() if name else None
     if name in (None, "python"):
-        name, source, documents = "Python language reference", "python", python_reference()
-    elif path.is_dir():
-        source, documents = "folder", _folder_documents(path)
-    elif path.is_file():
-        source, documents = "file", [read_utf8(path, "--corpus")]
+        name, source, found = "Python language reference", "python", python_reference()
     else:
-        source, documents = "hub", _hub_documents(name, seed, limit)
-    documents = without_repeats(documents)
+        path = user_path(name)
+        try:
+            source = "folder" if path.is_dir() else "file" if path.is_file() else "hub"
+        except OSError as error:
+            raise UserError(f"--corpus {name}: cannot be read ({error.strerror})") from None
+        if source == "hub":
+            found = _hub_documents(name, seed, limit)
+        else:
+            files = [path] if source == "file" else _text_files(path)
+            found = [read_utf8(file, "--corpus") for file in files]
+    lines = [re.sub("\r\n?|\u2028|\x85", "\n", well_formed(text)) for text in found]
+    whole = [document for text in lines for document in text.split("<|endoftext|>")]
+    documents, notes = without_repeats(whole), []
     if not documents:
-        raise UserError(f"--corpus {name}: it holds no text; give a file or folder with some pages of text")
-    note = ""
+        raise UserError(f"--corpus {name}: it holds no text; give some pages of it")
+    before, after = (sum(len(text.split()) for text in texts) for texts in (whole, documents))
+    if after < before:
+        notes.append(f"{1 - after / before:.1%} of its words left out, which other documents have too")
     if len(documents) < 3:  # one each to train, to validate and to test is the least
-        documents, note = sections("\n\n".join(documents)), "cut at empty lines into sections that count as documents"
-    return Corpus(name, source, _at_most(documents, seed, limit), note)
+        documents = sections("\n\n".join(documents))
+        notes.append("cut into sections that count as documents")
+    return Corpus(name, source, _at_most(documents, seed, limit), "; ".join(notes))
 
 
 def without_repeats(documents: list[str]) -> list[str]:
-    """The documents without the paragraphs (of 40 characters or more) that a shorter one has already; empty ones go.
+    """The documents without the paragraphs that a shorter one has already; empty ones go.
 
-    Text that stands in two documents would let a model be tested on what it was trained on: in the Python reference,
-    "compound" repeats all of "if", "for" and "with".
+    Text that stands in two documents would let a model be tested on what it was trained on: in the
+    Python reference, "compound" repeats all of "if", "for" and "with". Paragraphs of less than 40
+    characters stay, and so does a refrain, which is repeated within one document.
     """
-    seen: set[str] = set()
-    kept = {}
+    seen, kept = set(), {}
     for i in sorted(range(len(documents)), key=lambda i: (len(documents[i]), i)):
-        paragraphs = []
-        for paragraph in re.split(r"\n\s*\n", documents[i].replace("\r\n", "\n")):
-            key = " ".join(paragraph.split())
-            if len(key) < 40 or key not in seen:
-                paragraphs.append(paragraph.rstrip())
-                seen.add(key)
-        kept[i] = "\n\n".join(paragraphs).strip()
+        paragraphs = re.split(r"\n\s*\n", documents[i])
+        keys = [" ".join(paragraph.split()) for paragraph in paragraphs]
+        fresh = [p.rstrip() for p, key in zip(paragraphs, keys, strict=True) if key not in seen]
+        kept[i] = "\n\n".join(fresh).strip()
+        seen.update(key for key in keys if len(key) >= 40)
     return list(dict.fromkeys(kept[i] for i in range(len(documents)) if kept[i]))
 
 
 def sections(text: str, parts: int = 20) -> list[str]:
-    """Cut a text at empty lines, or else at line ends, into about `parts` sections of similar length."""
-    separator = "\n\n" if text.count("\n\n") >= parts else "\n"
-    result, size = [""], len(text) / parts
-    for piece in text.split(separator):
-        if len(result[-1]) >= size:
-            result.append("")
-        result[-1] += separator * bool(result[-1]) + piece
-    return [section for section in result if section.strip()]
+    """Cut a text into about `parts` sections of similar length, at the first of CUTS that can."""
+    size = len(text) / parts
+    for pattern in CUTS:
+        ends = [match.end() for match in re.finditer(pattern, text)] + [len(text)]
+        places = {0, len(text)} | {ends[bisect_left(ends, i * size)] for i in range(1, parts)}
+        result = [text[start:end].strip() for start, end in pairwise(sorted(places))]
+        if max(map(len, result)) <= 2 * size:
+            break
+    return [section for section in result if section]
 
 
 def _at_most(documents: list[str], seed: int, limit: int | None) -> list[str]:
-    """Documents in an order that the seed decides, without those that would bring more than `limit` characters."""
+    """Documents in an order that the seed decides, as many as fit into `limit` characters."""
     shuffled, total, taken = random.Random(seed).sample(documents, len(documents)), 0, []
     for document in shuffled:
         if limit is None or total + len(document) <= limit:
             taken.append(document)
             total += len(document)
-    return taken if limit is None or len(taken) > 2 else [document[:limit // len(shuffled)] for document in shuffled]
+    if limit is None or len(taken) > 2:
+        return taken
+    return [document[:limit // len(shuffled)] for document in shuffled]
 
 
 def python_reference() -> list[str]:
@@ -282,47 +391,55 @@ def python_reference() -> list[str]:
     try:
         from pydoc_data.topics import topics
     except ImportError:
-        raise UserError("this Python comes without its language reference (pydoc_data): name a text of your own with "
-                        "--corpus FILE") from None
+        raise UserError("this Python comes without its language reference (pydoc_data): name a "
+                        "text of your own with --corpus FILE") from None
     rule = re.compile(r"\s*([*=~^-])\1{2,}\s*")
-    return ["\n".join(line.rstrip() for line in topics[name].splitlines() if not rule.fullmatch(line))
-            for name in sorted(topics)]
+    return ["\n".join(line.rstrip() for line in text.splitlines() if not rule.fullmatch(line))
+            for _, text in sorted(topics.items())]
 
 
-def _folder_documents(folder: Path) -> list[str]:
-    try:
-        files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in TEXT_FILES and path.is_file()
-                       and not any(part.startswith(".") for part in path.relative_to(folder).parts))
-    except OSError as error:
-        raise UserError(f"--corpus {folder}: cannot be read ({error.strerror})") from None
+def _text_files(folder: Path) -> list[Path]:
+    files = sorted(path for path in folder.rglob("*")
+                   if path.suffix.lower() in TEXT_FILES and path.is_file()
+                   and not any(part.startswith(".") for part in path.relative_to(folder).parts))
     if not files:
-        raise UserError(f"--corpus {folder}: this folder holds no text files ({', '.join(TEXT_FILES)})")
-    return [read_utf8(path, "--corpus") for path in files]
+        raise UserError(f"--corpus {folder}: this folder holds no text files "
+                        f"({', '.join(TEXT_FILES)})")
+    return files
 
 
 def _hub_documents(name: str, seed: int, limit: int | None) -> list[str]:
     """The rows of a data set's training split: its column text, or its first column of strings."""
-    if name.startswith((".", "/", "~", "\\")) or name.count("/") > 1 or "\\" in name or name.endswith(TEXT_FILES):
-        raise UserError(f"--corpus {name}: there is no such file or folder; for a data set of the Hub give owner/name")
-    try:
-        found = hub.folder(name, "dataset")
-    except hub.HubError as error:
-        raise UserError(f"--corpus {name}: there is no such file or folder here, and as a data set of the Hub it "
-                        f"cannot be had: {error.why}; check the name, or leave out --corpus") from None
-    from datasets import Value, load_dataset
+    from datasets import get_dataset_config_names, get_dataset_default_config_name, load_dataset
     from datasets.exceptions import DatasetsError
 
+    repository, _, config = name.partition(":")
+    if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?(:[^/\\]+)?", name) or name.endswith(TEXT_FILES):
+        raise UserError(f"--corpus {name}: there is no such file or folder; for a data set of the "
+                        "Hub give owner/name, or owner/name:configuration")
     try:
-        published = load_dataset(str(found))
+        found = str(hub.folder(repository, "dataset"))
+        known = get_dataset_config_names(found)
+        config = config or get_dataset_default_config_name(found)
+        if config not in known:
+            raise UserError(f"--corpus {name}: this data set has the configurations "
+                            f"{', '.join(known)}; give one, such as {repository}:{known[0]}")
+        published = load_dataset(found, config)
+    except hub.HubError as error:
+        raise UserError(f"--corpus {name}: there is no such file or folder here, and as a data set "
+                        f"of the Hub it cannot be had: {error.why}") from None
     except (DatasetsError, OSError, ValueError) as error:
-        raise UserError(f"--corpus {name}: this data set cannot be read ({hub.one_line(error)})") from None
+        raise UserError(f"--corpus {name}: this data set cannot be read ({hub.one_line(error)})"
+                        ) from None
     rows = published["train"] if "train" in published else next(iter(published.values()))
-    columns = sorted((c for c, kind in rows.features.items() if kind == Value("string")), key=lambda c: c != "text")
+    columns = [column for column, kind in rows.features.items()
+               if getattr(kind, "dtype", "") in ("string", "large_string", "string_view")]
     if not columns:
         raise UserError(f"--corpus {name}: this data set has no column of strings; choose another")
+    column = "text" if "text" in columns else columns[0]
     documents, total = [], 0
-    for row in rows.select_columns(columns[:1]).shuffle(seed=seed):
-        documents.append(row[columns[0]] or "")
+    for row in rows.select_columns([column]).shuffle(seed=seed):
+        documents.append(row[column] or "")
         total += len(documents[-1])
         if limit is not None and total > limit:
             break
