@@ -170,3 +170,22 @@ def test_only_torchruns_first_process_writes(tmp_path, monkeypatch):
         assert session.part("train", "train", "", lambda: {"c": 3}, everywhere=True) == {"c": 3}
         session.close()
     assert on_disk(tmp_path)["parts"] == {"one": {"a": 1}} and sessions.is_main_process() is False
+
+
+def test_parts_that_need_an_unwritten_task_are_left_out_and_the_others_run(tmp_path):
+    def missing():
+        raise NotImplementedError("Task 1.1 is missing: write encode")
+
+    with Session("ex_01", settings(tmp_path)) as session:
+        session.open("Exercise", {}, {})
+        one = session.part("one", "one", "", missing)
+        assert session.part("two", "two", "", lambda: {"b": one["a"] + 1}) == {}
+        assert session.part("three", "three", "", lambda: {"c": 3}) == {"c": 3}
+        with pytest.raises(UserError, match="without one, two, for Task 1.1 is missing: write encode$"):
+            session.close()
+    assert on_disk(tmp_path)["parts"] == {"three": {"c": 3}} and not on_disk(tmp_path)["finished"]
+
+
+def test_a_library_that_does_not_implement_something_is_no_task(tmp_path):
+    with pytest.raises(NotImplementedError):
+        run(tmp_path, {"one": NotImplementedError("not implemented for this tensor")})

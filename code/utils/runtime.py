@@ -239,6 +239,8 @@ def run(main: Callable[[], dict]) -> None:
         if isinstance(error, ImportError) and is_foreign(error):
             end(2, f"error: {error}, in {sys.executable}: is this the Python that you installed the course's packages "
                 f"into? If so, run: {sys.executable} -m pip install -r requirements.txt", error)
+        if is_task(error):
+            end(2, f"error: {error}", error)
         if is_full_disk(error):
             end(2, "error: the disk is full (or the file size limit is reached): free some space or choose another "
                 "--output", error)
@@ -250,6 +252,11 @@ def end(status: int, line: str, error: BaseException) -> None:
     """Print the last lines and leave."""
     print("\n".join(filter(None, (line, getattr(error, "last_words", "")))), file=sys.stderr)
     sys.exit(status)
+
+
+def is_task(error: BaseException) -> bool:
+    """Whether a function was called that a student has not written yet."""
+    return isinstance(error, NotImplementedError) and str(error).startswith("Task ")
 
 
 def is_foreign(error: ImportError) -> bool:

@@ -45,6 +45,7 @@ class Session:
         self.device = runtime.start(settings)
         self.folder = Path(settings.output).expanduser().resolve()
         self.results, self._lock, self._now, self._before = {}, None, None, 0.0
+        self._left_out: dict[str, str] = {}  # part -> the task that it needs
 
     def __enter__(self) -> Session:
         return self
@@ -96,7 +97,8 @@ class Session:
         """Run one part of the lesson, keep what it measured, show it; return it as results.json holds it.
 
         compute: () -> numbers, strings, lists and dicts (arrays and tensors become lists). show: (those, folder) ->
-        None. A part that an interrupted run completed is not computed again. everywhere: whether torchrun's other
+        None. A part that an interrupted run completed is not computed again; one that needs a task which a student has
+        not written yet is left out. everywhere: whether torchrun's other
         processes take part as well; else they get {}. Raises UserError if a number is not finite.
         """
         if not (everywhere or is_main_process()):
@@ -106,7 +108,14 @@ class Session:
         if name in self.results["parts"]:
             reporting.say("(measured before the interruption)", style="dim")
         else:
-            value = _plain(compute())
+            try:
+                value = _plain(compute())
+            except NotImplementedError as missing:
+                if not runtime.is_task(missing):
+                    raise
+                reporting.say(f"{missing}. Until then this part is left out.", style="bold")
+                self._left_out[name] = str(missing)
+                return LeftOut(str(missing))
             if not is_main_process():
                 return value
             try:
@@ -123,7 +132,13 @@ class Session:
         return value
 
     def close(self, where: str = "Results and plots (*.png) are in") -> dict:
-        """Mark the run as finished and print the last line; returns what results.json holds."""
+        """Mark the run as finished and print the last line; returns what results.json holds.
+
+        Raises UserError if parts were left out because tasks are not written yet.
+        """
+        if self._left_out:
+            raise UserError(f"without {', '.join(self._left_out)}, for "
+                            + "; ".join(dict.fromkeys(self._left_out.values())))
         self.results["finished"] = True
         if is_main_process():
             self._save()
@@ -194,6 +209,17 @@ class Session:
                          "peak_memory_mb": runtime.peak_memory_mb(), "peak_gpu_memory_mb": runtime.peak_gpu_memory_mb()}
         text = json.dumps(self.results, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
         write_whole(self.folder / RESULTS, lambda p: p.write_text(text, encoding="utf-8", newline="\n"))
+
+
+class LeftOut(dict):
+    """Stands for the numbers of a part that needs a task which is not written yet: whoever needs them needs it, too."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__()
+        self.why = why
+
+    def __missing__(self, key: str):
+        raise NotImplementedError(self.why)
 
 
 def write_whole(final: Path, write: Callable[[Path], object]) -> Path:
