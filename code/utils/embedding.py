@@ -1,0 +1,51 @@
+"""Sentence vectors: exercise 2 measures with them how close two texts are, exercise 4 searches with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from utils import checkpoints
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from utils.checkpoints import Checkpoint
+
+
+def mean_pool(hidden_states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    """Mean over the tokens that are no padding, of length 1: (texts, time, hidden) -> (texts, hidden)."""
+    total = (hidden_states * attention_mask[..., None]).sum(1)
+    return total / total.norm(dim=-1, keepdim=True).clamp(min=1e-9)
+
+
+class Embedder:
+    """A sentence encoder with its weights in fp32: called with texts, it gives vectors of length 1."""
+
+    def __init__(self, checkpoint: Checkpoint, device: str = "cpu") -> None:
+        """checkpoint: from checkpoints.find("embedder"). Raises UserError if it cannot be loaded."""
+        from transformers import AutoModel, AutoTokenizer
+
+        self.checkpoint = checkpoint
+        self.tokenizer = checkpoints.load(AutoTokenizer, checkpoint)
+        self.model = checkpoints.load(AutoModel, checkpoint, dtype="float32").to(device).eval()
+
+    def __call__(self, texts: list[str], pool: Callable = mean_pool, batch_size: int = 16) -> np.ndarray:
+        """The texts' vectors, (texts, hidden). What is longer than 256 tokens is cut there.
+
+        pool: (hidden states, attention mask) -> vectors, such as `mean_pool`.
+        """
+        import numpy as np
+        import torch
+
+        longest = min(256, self.tokenizer.model_max_length, self.model.config.max_position_embeddings)
+        vectors = np.zeros((len(texts), self.model.config.hidden_size), np.float32)
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # like lengths need little padding
+        for start in range(0, len(order), batch_size):
+            chosen = order[start:start + batch_size]
+            batch = self.tokenizer([texts[i] for i in chosen], padding=True, truncation=True, max_length=longest,
+                                   return_tensors="pt").to(self.model.device)
+            with torch.inference_mode():
+                vectors[chosen] = pool(self.model(**batch).last_hidden_state, batch["attention_mask"]).cpu().numpy()
+        return vectors
