@@ -166,7 +166,7 @@ REFUSED = {
     "a name twice": ("a.csv", "text,label,Text\na,1,b\n", "a.csv, line 1: two columns are called text"),
     "latin-1": ("a.csv", GOOD.encode() + b'"caf\xe9",1\n', "a.csv, line 62: not utf-8"),
     "utf-16": ("a.csv", GOOD.encode("utf-16"), "a.csv, line 1: not utf-8"),
-    "a zero byte": ("a.csv", GOOD + "a\0b,1\n", "a.csv, line 62: not utf-8"),
+    "a zero byte": ("a.csv", GOOD + "a\0b,1\n", "a.csv, line 62: holds a zero byte"),
     "a renamed workbook": ("a.csv", b"PK\x03\x04\0\xff", "a.csv: a .csv document, not plain text"),
     "one label only": ("a.csv", in_csv([(t, 1) for t, _ in rows()]), "a.csv: 0 different negative"),
     "few different texts": ("a.csv", in_csv([("same", 1), ("other", 0)] * 40), "a.csv: 1 different negative"),

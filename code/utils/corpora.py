@@ -277,19 +277,19 @@ def read_utf8(path: Path, option: str) -> str:
     """The text of a utf-8 file. Raises UserError with file and line if it is something else."""
     try:
         content = path.read_bytes()
-        if b"\0" not in content:
-            return content.decode("utf-8-sig")  # without a byte order mark
-        wrong = content.index(b"\0")
+        text = content.decode("utf-8-sig")  # without the mark that some Windows editors put in front
+        if "\0" not in text:
+            return text
+        wrong, fault = content.index(b"\0"), "holds a zero byte, so it is no text; name a text file"
     except UnicodeDecodeError as error:
-        wrong = error.start
+        wrong, fault = error.start, "not utf-8 text; save the file again with encoding utf-8"
     except OSError as error:
         raise UserError(f"{option} {path}: cannot be read ({error.strerror})") from None
-    if content.startswith((b"%PDF", b"PK", b"\xd0\xcf\x11\xe0")):  # and the formats of Office
+    if content.startswith((b"%PDF", b"PK", b"\xd0\xcf\x11\xe0")):  # the last two: formats of offices
         raise UserError(f"{path.name}: a {path.suffix or 'packed'} document, not plain text; save "
                         "or export it as text with encoding utf-8")
     line = content.count(b"\n", 0, wrong) + 1
-    raise UserError(f"{path.name}, line {line}: not utf-8 text; save the file again with encoding "
-                    "utf-8")
+    raise UserError(f"{path.name}, line {line}: {fault}")
 
 
 # Plain text, for a language model
