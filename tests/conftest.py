@@ -20,8 +20,6 @@ atexit.register(shutil.rmtree, os.environ["HF_HOME"], ignore_errors=True)
 
 import pytest  # noqa: E402
 
-from utils import hub  # noqa: E402
-
 _connect, _getaddrinfo = socket.socket.connect, socket.getaddrinfo
 LOOPBACK = ("127.", "::1", "localhost")
 
@@ -42,14 +40,6 @@ def no_network(monkeypatch):
 
     monkeypatch.setattr(socket.socket, "connect", connect)
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-
-
-@pytest.fixture(autouse=True)
-def probe_afresh():
-    """The Hub is probed once per process; each test starts without an earlier answer."""
-    hub.why_unreachable.cache_clear()
-    yield
-    hub.why_unreachable.cache_clear()
 
 
 @pytest.fixture

@@ -13,18 +13,18 @@ def unreachable(*args):
 
 
 def test_only_the_default_falls_back_to_the_package(monkeypatch, tmp_path):
-    monkeypatch.setattr(hub, "folder", unreachable)
+    monkeypatch.setattr(hub, "download", unreachable)
     monkeypatch.setattr(packaged, "fetch", lambda name: tmp_path / name)
-    found = checkpoints.find("encoder")
+    found = checkpoints.fetch("encoder")
     assert found.source == "packaged" and "the Hub cannot be reached" in found.note
     with pytest.raises(UserError):
-        checkpoints.find("encoder", "google-bert/bert-base-uncased")
+        checkpoints.fetch("encoder", "google-bert/bert-base-uncased")
 
 
 def test_the_hub_comes_before_the_package(monkeypatch, tmp_path):
-    monkeypatch.setattr(hub, "folder", lambda name: tmp_path)
+    monkeypatch.setattr(hub, "download", lambda name: tmp_path)
     monkeypatch.setattr(packaged, "fetch", lambda name: pytest.fail("the package was fetched, though the Hub answered"))
-    found = checkpoints.find("decoder")
+    found = checkpoints.fetch("decoder")
     assert (found.name, found.source) == ("openai-community/gpt2", "hub")
 
 
@@ -32,7 +32,7 @@ def test_the_hub_comes_before_the_package(monkeypatch, tmp_path):
 def test_every_role_has_a_tiny_model_and_a_stand_in(role):
     from transformers import AutoModel, AutoTokenizer
 
-    found = checkpoints.find(role, "tiny")
+    found = checkpoints.fetch(role, "tiny")
     tokenizer = checkpoints.load(AutoTokenizer, found)
     model = checkpoints.load(AutoModel, found)
     assert model.num_parameters() < 500_000
@@ -42,13 +42,13 @@ def test_every_role_has_a_tiny_model_and_a_stand_in(role):
 
 def test_a_folder_without_a_model_says_what_it_lacks(tmp_path):
     with pytest.raises(UserError, match="safetensors"):
-        checkpoints.find("encoder", str(tmp_path))
+        checkpoints.fetch("encoder", str(tmp_path))
 
 
 def test_damaged_weights_are_one_clear_line():
     from transformers import AutoModel
 
-    found = checkpoints.find("encoder", "tiny")
+    found = checkpoints.fetch("encoder", "tiny")
     weights = found.folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
     with pytest.raises(UserError, match="cannot be loaded") as error:
@@ -58,7 +58,7 @@ def test_damaged_weights_are_one_clear_line():
 
 @pytest.mark.parametrize("role, other", [("encoder", "decoder"), ("decoder", "encoder")])
 def test_the_wrong_family_is_named(role, other):
-    found = checkpoints.find(role, "tiny")
+    found = checkpoints.fetch(role, "tiny")
     checkpoints.check_family(found, role)
     with pytest.raises(UserError, match=f"is an? {role}"):
         checkpoints.check_family(found, other)

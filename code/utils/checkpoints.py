@@ -42,8 +42,8 @@ class Checkpoint:
     note: str = ""  # what the reader should know, one line
 
 
-def find(role: str, name: str | None = None) -> Checkpoint:
-    """Find the model for a role, fetching it if need be.
+def fetch(role: str, name: str | None = None) -> Checkpoint:
+    """The model for a role; what is not on this machine is downloaded, up to half a gigabyte.
 
     role: "encoder", "decoder", "chat" or "embedder". name: a Hub id, a folder, "packaged", "tiny", or None for the
     role's default, which alone may fall back to "packaged". Raises UserError, one line, when it cannot be had.
@@ -58,7 +58,7 @@ def find(role: str, name: str | None = None) -> Checkpoint:
     if name is not None:
         return _named(name)
     try:
-        return Checkpoint(DEFAULTS[role], "hub", hub.folder(DEFAULTS[role]))
+        return Checkpoint(DEFAULTS[role], "hub", hub.download(DEFAULTS[role]))
     except hub.HubError as unavailable:
         hub_error = unavailable
     try:
@@ -81,7 +81,7 @@ def _named(name: str) -> Checkpoint:
         return Checkpoint(name, "folder", folder)
     if name.startswith((".", "/", "~", "\\")) or name.count("/") > 1 or "\\" in name:
         raise UserError(f"--model {name}: there is no such folder; for a Hub model give its id, owner/name")
-    return Checkpoint(name, "hub", hub.folder(name))
+    return Checkpoint(name, "hub", hub.download(name))
 
 
 def load(auto_class, checkpoint: Checkpoint, **options):
@@ -94,28 +94,27 @@ def load(auto_class, checkpoint: Checkpoint, **options):
     try:
         return auto_class.from_pretrained(checkpoint.folder, **options)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
-        hint = "delete that folder and run again" if checkpoint.source == "hub" else "name another --model"
+        fetched = checkpoint.source in ("hub", "packaged")
+        hint = "delete that folder and run again" if fetched else "name another --model"
         raise UserError(f"model {checkpoint.name!r} in {checkpoint.folder} cannot be loaded as "
                         f"{auto_class.__name__} ({hub.one_line(error)}): {hint}") from error
 
 
 def check_family(checkpoint: Checkpoint, family: str) -> None:
     """Raise UserError unless the checkpoint is of the family needed: "encoder" (BERT-like) or "decoder" (GPT-like)."""
-    from transformers import AutoConfig
-    from transformers.models.auto.modeling_auto import (
-        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
-    )
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING, AutoConfig
 
     config = load(AutoConfig, checkpoint)
-    if config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not config.is_encoder_decoder:
-        found = "encoder"
-    elif config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not config.is_encoder_decoder:
-        found = "decoder"
-    else:
-        found = "other kind of model"
+    found = None
+    if not config.is_encoder_decoder:
+        if type(config) in MODEL_FOR_MASKED_LM_MAPPING:  # asked first: BERT and its kin can be used as decoders, too
+            found = "encoder"
+        elif type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
+            found = "decoder"
     if found != family:
-        example = {"encoder": "google-bert/bert-base-uncased", "decoder": "openai-community/gpt2"}[family]
-        raise UserError(f"model {checkpoint.name!r} is an {found} ({config.model_type}), and this exercise needs "
-                        f"{'an encoder' if family == 'encoder' else 'a decoder'} such as {example}".replace(
-                            "an decoder", "a decoder"))
+        a = {"encoder": "an encoder", "decoder": "a decoder", None: "neither encoder nor decoder"}
+        raise UserError(f"model {checkpoint.name!r} is {a[found]} ({config.model_type}), and this exercise needs "
+                        f"{a[family]} such as {DEFAULTS[family]}")
+
+
+find = fetch

@@ -1,30 +1,41 @@
 """The one place that talks to the Hugging Face Hub: a repository's name in, a local folder out.
 
-Everything else loads from folders. So there is one probe, one cache and one set of messages, and a machine
-without the Hub waits two seconds instead of the 52 that transformers' own retries take.
+A repository comes whole, before anything of it is loaded, and from_pretrained and load_dataset then read its folder.
+So there is one moment at which a download can fail, one set of messages, and a cached copy asks nobody; the libraries'
+own from_pretrained(name) asks the Hub for each file again, and without a network repeats that for most of a minute.
 """
 
 from __future__ import annotations
 
 import functools
+import json
 import os
+import sys
+import tempfile
 import threading
-import urllib.error
-import urllib.request
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from utils.runtime import UserError
 
-# Top-level files only: a model's other formats (ONNX, TensorFlow, pickled *.bin) stay on the Hub.
+if TYPE_CHECKING:
+    from datasets import IterableDatasetDict
+
+# The course's own repositories at the commit that its numbers were measured with. Others come as they are today.
+REVISIONS = {
+    "google-bert/bert-base-uncased": "86b5e0934494bd15c9632b12f734a8a67f723594",
+    "openai-community/gpt2": "607a30d783dfa663caf39e06633721c8d4cfcd7e",
+    "HuggingFaceTB/SmolLM2-135M-Instruct": "12fd25f77366fa6b3b4b768ec3050bf629380bac",
+    "sentence-transformers/all-MiniLM-L6-v2": "c9745ed1d9f207416be6d2e6f8de32d1f16199bf",
+    "cornell-movie-review-data/rotten_tomatoes": "aa13bc287fa6fcab6daf52f0dfb9994269ffea28",
+    "stanfordnlp/imdb": "e6281661ce1c48d982bc483cf8a173c1bbeb5d31",
+}
+# A model's files at the top level; its other formats (ONNX, TensorFlow, pickled *.bin) stay on the Hub.
 FILES = {
-    "model": {
-        "allow_patterns": ["*.json", "*.txt", "*.safetensors", "*.jinja", "*.model"],
-        "ignore_patterns": ["*/*"],
-    },
-    "dataset": {
-        "allow_patterns": ["*.parquet", "*.csv", "*.json", "*.jsonl", "*.txt", "README.md"],
-        "ignore_patterns": ["*unsupervised*"],
-    },
+    "model": {"allow_patterns": ["*.json", "*.txt", "*.safetensors", "*.jinja", "*.model"],
+              "ignore_patterns": ["*/*", "consolidated*"]},
+    "dataset": {"allow_patterns": ["*.parquet", "*.csv", "*.json", "*.jsonl", "*.txt", "README.md"]},
 }
 
 
@@ -36,46 +47,52 @@ class HubError(UserError):
         self.why = why
 
 
-@functools.cache
-def why_unreachable(seconds: float = 2.0) -> str | None:
-    """None when the Hub answers within `seconds`, else the reason in a few words. Asked once per process.
+def why_unreachable() -> str | None:
+    """None when the Hub answers within two seconds, else the reason in a few words.
 
-    Honours HF_HUB_OFFLINE, HF_ENDPOINT and the proxy variables. Any HTTP answer counts as reachable.
+    Asks as the download will: with its client, certificates, proxies and HF_ENDPOINT. Any HTTP answer will do. The
+    answer is remembered for up to a minute, because a notebook's next cell may find the network back.
     """
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
-        return "HF_HUB_OFFLINE is set"
-    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+    return _probe(int(time.monotonic() / 60))
+
+
+@functools.lru_cache(maxsize=1)
+def _probe(minute: int, seconds: float = 2.0) -> str | None:
+    from huggingface_hub import constants, get_session, is_offline_mode
+
+    if is_offline_mode():
+        names = [name for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE") if os.environ.get(name)]
+        return f"{' and '.join(names) or 'HF_HUB_OFFLINE'} is set"
     outcome: list[str | None] = []
 
     def ask() -> None:
         try:
-            urllib.request.urlopen(urllib.request.Request(endpoint + "/", method="HEAD"), timeout=seconds).close()
+            get_session().head(constants.ENDPOINT, timeout=seconds)
             outcome.append(None)
-        except urllib.error.HTTPError:
-            outcome.append(None)
-        except (OSError, ValueError) as error:
-            outcome.append(f"{endpoint}: {getattr(error, 'reason', error)}")
+        except Exception as error:  # the client itself cannot be made with some proxies
+            proxies = [name for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+                       if os.environ.get(name) or os.environ.get(name.lower())]
+            outcome.append(one_line(error) + (f"; {', '.join(proxies)} is set" if proxies else ""))
 
     # In a thread, because looking up a name has no time limit of its own.
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(seconds + 0.5)
-    reason = outcome[0] if outcome else f"{endpoint}: no answer within {seconds:g} s"
-    if reason:
-        os.environ["HF_HUB_OFFLINE"] = "1"  # spares the libraries imported later their own retries
-    return reason
+    reason = outcome[0] if outcome else f"no answer within {seconds:g} s"
+    return f"{constants.ENDPOINT}: {reason}" if reason else None
 
 
-def folder(repo_id: str, kind: str = "model") -> Path:
-    """The local folder of a Hub repository: the cached copy if it is complete, else downloaded (and resumed).
+def download(repo_id: str, kind: str = "model") -> Path:
+    """The local folder of a Hub repository: the cached copy if it is complete, else downloaded (or gone on with).
 
-    kind: "model" or "dataset". Raises HubError, a UserError, when it can be had from neither.
+    kind: "model" or "dataset". Says on standard error what comes and how large it is, before it comes. Raises HubError,
+    a UserError, when it can be had from neither: `download("openai-community/gpt2") / "config.json"`.
     """
     from huggingface_hub import errors, snapshot_download
 
-    options = {"repo_type": kind, **FILES[kind]}
+    options = {"repo_id": repo_id, "repo_type": kind, "revision": REVISIONS.get(repo_id)}
     try:
-        cached = Path(snapshot_download(repo_id, local_files_only=True, **options))
+        cached = Path(snapshot_download(**options, **FILES[kind], local_files_only=True))
         if is_complete(cached, kind):
             return cached
     except errors.HFValidationError:
@@ -90,34 +107,105 @@ def folder(repo_id: str, kind: str = "model") -> Path:
                        "and run again, or use 'packaged', which comes from PyPI",
                        why=f"the Hub cannot be reached ({reason})")
     try:
-        found = Path(snapshot_download(repo_id, **options))
-    except errors.GatedRepoError:
-        raise HubError(f"{kind} {repo_id!r} is gated: accept its terms on its Hub page, then run: hf auth login",
-                       why="it is gated") from None
-    except errors.RepositoryNotFoundError:
-        raise HubError(f"the Hub has no {kind} called {repo_id!r} that you may read: check the spelling (owner/name), "
-                       "or run: hf auth login", why="the Hub does not have it") from None
-    except (errors.HfHubHTTPError, errors.EntryNotFoundError, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None and not isinstance(error, errors.HfHubHTTPError):
-            raise  # the disk, not the network
-        raise HubError(f"{kind} {repo_id!r} could not be downloaded ({one_line(error)}): run the same command again, "
-                       "it goes on where it stopped", why="its download broke off") from None
+        megabytes = max(1, round(_bytes(options) / 1e6))
+        print(f"Fetching {repo_id} from the Hub ({megabytes} MB, once) ...", file=sys.stderr, flush=True)
+        found = Path(snapshot_download(**options, **FILES[kind]))
+    except Exception as error:  # the client lets those of its HTTP, Xet and file layers through
+        raise _fault(f"{kind} {repo_id!r}", error) from error
     if not is_complete(found, kind):
         raise HubError(f"{kind} {repo_id!r} holds no {'safetensors weights' if kind == 'model' else 'data files'} "
                        "that this course can read: choose another", why="it holds nothing to load")
     return found
 
 
+def _bytes(options: dict) -> int:
+    """How much `download` would fetch of a repository."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.utils import filter_repo_objects
+
+    files = [file for file in HfApi().list_repo_tree(**options, recursive=True) if hasattr(file, "size")]
+    return sum(file.size for file in filter_repo_objects(files, **FILES[options["repo_type"]], key=lambda f: f.path))
+
+
+def _fault(what: str, error: Exception) -> HubError:
+    """The one line that fits a failed download. Repeating is advised only where it can help."""
+    from huggingface_hub import constants, errors
+
+    if isinstance(error, errors.LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__  # "cannot find it locally" hides why it could not be asked for
+    status = getattr(getattr(error, "response", None), "status_code", 0)
+    if isinstance(error, errors.GatedRepoError):
+        return HubError(f"{what} is gated: accept its terms on its Hub page, then run: hf auth login", "it is gated")
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return HubError(f"the Hub has no {what.replace(' ', ' called ', 1)} that you may read: check the spelling "
+                        "(owner/name), or run: hf auth login", "the Hub does not have it")
+    if isinstance(error, errors.RevisionNotFoundError):
+        return HubError(f"{constants.ENDPOINT} has {what}, but not the commit that this course uses: unset HF_ENDPOINT "
+                        "if that is a mirror", "the Hub does not have its commit")
+    if status == 401 or isinstance(error, UnicodeEncodeError):
+        return HubError(f"the Hub does not accept your access token, so {what} was not sent: renew or unset HF_TOKEN, "
+                        "or run: hf auth login (hf auth logout, to go without)", "your access token is not accepted")
+    if status == 429:
+        return HubError(f"the Hub wants fewer requests from your address ({what}): wait a few minutes, or run: hf auth "
+                        "login", "the Hub wants fewer requests")
+    if 400 <= status < 500:
+        return HubError(f"the Hub refuses {what} ({one_line(error)}): choose another", "the Hub refuses it")
+    if status >= 500:
+        return HubError(f"the Hub has a fault of its own ({status}), so {what} was not sent: run again later",
+                        f"the Hub has a fault of its own ({status})")
+    if isinstance(error, OSError) and error.errno and not isinstance(error, ConnectionError):
+        return HubError(f"{what} cannot be kept in {constants.HF_HUB_CACHE} ({error.strerror}): make room there, or "
+                        "set HF_HOME to a folder of yours", f"{constants.HF_HUB_CACHE} cannot be written")
+    if isinstance(error, (errors.FileMetadataError, ValueError)):
+        return HubError(f"what answers at {constants.ENDPOINT} is not the Hub ({one_line(error)}): check HF_ENDPOINT, "
+                        "and whether this network wants a log-in first", "what answers is not the Hub")
+    return HubError(f"the download of {what} broke off ({one_line(error)}): run the same command again, it goes on "
+                    "where it stopped", "its download broke off")
+
+
+def load_dataset(repo_id: str, config: str | None = None) -> IterableDatasetDict:
+    """The splits of a data set of the Hub, {name: rows to iterate over}; its files are fetched when not cached.
+
+    config: which of its configurations, None for the only or the default one. Nothing is written beside the files, so
+    that a shared, read-only HF_HOME will do. Raises HubError, naming the configurations where one must be chosen.
+
+        [row["text"] for row in load_dataset("stanfordnlp/imdb")["train"]]      # 25,000 strings
+    """
+    folder = str(download(repo_id, "dataset"))
+    import datasets
+
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            names = datasets.get_dataset_config_names(folder)
+            if config not in (None, *names) or (
+                    config is None and len(names) > 1 and not datasets.get_dataset_default_config_name(folder)):
+                raise HubError(f"data set {repo_id!r} has the configurations {', '.join(names)}: choose one of them",
+                               "one of its configurations must be chosen")
+            return datasets.load_dataset(folder, config, streaming=True, cache_dir=scratch)
+    except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
+        raise HubError(f"data set {repo_id!r} cannot be read ({one_line(error)}): choose another",
+                       "its files cannot be read") from error
+
+
 def is_complete(path: Path, kind: str) -> bool:
-    """Whether the files without which nothing loads are there (a download may have been cut)."""
+    """Whether the files without which nothing loads are there: a download may have been cut, a shard be missing."""
     if kind == "dataset":
         return any(path.rglob("*.parquet")) or any(path.rglob("*.csv")) or any(path.rglob("*.json*"))
-    if not (path / "config.json").is_file() or not any(path.glob("*.safetensors")):
+    shards = {"model.safetensors"}
+    try:
+        for index in path.glob("*.safetensors.index.json"):
+            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, LookupError, AttributeError):
         return False
-    return any((path / name).is_file() for name in ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model"))
+    return ((path / "config.json").is_file() and all((path / shard).is_file() for shard in shards)
+            and any((path / name).is_file() for name in ("tokenizer.json", "vocab.txt", "vocab.json",
+                                                         "tokenizer.model")))
 
 
 def one_line(error: BaseException) -> str:
     """The first line of an error's text, or its type when it has none."""
     lines = str(error).strip().splitlines()
     return lines[0][:200] if lines else type(error).__name__
+
+
+folder = download

