@@ -7,9 +7,11 @@ own from_pretrained(name) asks the Hub for each file again, and without a networ
 
 from __future__ import annotations
 
+import atexit
 import functools
 import json
 import os
+import shutil
 import sys
 import tempfile
 import threading
@@ -20,7 +22,7 @@ from typing import TYPE_CHECKING
 from utils.runtime import UserError
 
 if TYPE_CHECKING:
-    from datasets import IterableDatasetDict
+    from datasets import DatasetDict
 
 # The course's own repositories at the commit that its numbers were measured with. Others come as they are today.
 REVISIONS = {
@@ -163,28 +165,30 @@ def _fault(what: str, error: Exception) -> HubError:
                     "where it stopped", "its download broke off")
 
 
-def load_dataset(repo_id: str, config: str | None = None) -> IterableDatasetDict:
-    """The splits of a data set of the Hub, {name: rows to iterate over}; its files are fetched when not cached.
+def load_dataset(repo_id: str, config: str | None = None) -> DatasetDict:
+    """The splits of a data set of the Hub, {name: Dataset}; its files are fetched when not cached.
 
-    config: which of its configurations, None for the only or the default one. Nothing is written beside the files, so
-    that a shared, read-only HF_HOME will do. Raises HubError, naming the configurations where one must be chosen.
+    config: which of its configurations; None for the default or only one. What datasets makes of
+    the files goes to a folder that lasts as long as this process, so that a shared, read-only
+    HF_HOME will do. Raises HubError, which names the configurations where one must be chosen.
 
-        [row["text"] for row in load_dataset("stanfordnlp/imdb")["train"]]      # 25,000 strings
+        load_dataset("stanfordnlp/imdb")["train"]["text"]       # 25,000 strings
     """
     folder = str(download(repo_id, "dataset"))
     import datasets
 
     try:
-        with tempfile.TemporaryDirectory() as scratch:
-            names = datasets.get_dataset_config_names(folder)
-            if config not in (None, *names) or (
-                    config is None and len(names) > 1 and not datasets.get_dataset_default_config_name(folder)):
-                raise HubError(f"data set {repo_id!r} has the configurations {', '.join(names)}: choose one of them",
-                               "one of its configurations must be chosen")
-            return datasets.load_dataset(folder, config, streaming=True, cache_dir=scratch)
+        names = datasets.get_dataset_config_names(folder)
+        config = config or datasets.get_dataset_default_config_name(folder)
+        if config not in names:
+            raise HubError(f"data set {repo_id!r} has the configurations {', '.join(names)}: choose "
+                           "one of them", why="one of its configurations must be chosen")
+        scratch = tempfile.mkdtemp(prefix="datasets-")
+        atexit.register(shutil.rmtree, scratch, ignore_errors=True)
+        return datasets.load_dataset(folder, config, cache_dir=scratch)
     except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
         raise HubError(f"data set {repo_id!r} cannot be read ({one_line(error)}): choose another",
-                       "its files cannot be read") from error
+                       why="its files cannot be read") from error
 
 
 def is_complete(path: Path, kind: str) -> bool:
