@@ -68,7 +68,7 @@ def fetch(name: str) -> Path:
 
 
 def is_intact(folder: Path) -> bool:
-    """Whether every file is as manifest.json, written last, says: untouched since, or of the sha256 that stands there."""
+    """Whether each file is untouched since manifest.json, or has the sha256 that it says."""
     try:
         manifest = folder / "manifest.json"
         written = manifest.stat().st_mtime_ns
