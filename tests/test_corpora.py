@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import random
+import re
 from collections import Counter
 
 import pytest
@@ -113,7 +114,8 @@ READ = {
     "upper case ending": ("a.CSV", in_csv(rows())),
     "upper case ending of JSON lines": ("a.JSONL", in_jsonl(rows())),
     "capitals and spaces in the header": ("a.csv", in_csv(rows(), ("Text", " LABEL "))),
-    "a space after the comma": ("a.csv", "text, label\n" + "".join(f'"{t}", {y}\n' for t, y in rows())),
+    "a space after the comma": (
+        "a.csv", "label, text\n" + "".join(f'{y}, "{t}, yes"\n' for t, y in rows()), "yes"),
     "semicolons": ("a.csv", in_csv(rows(), delimiter=";")),
     "tabs": ("a.tsv", in_csv(rows(), delimiter="\t")),
     "other columns": ("a.csv", in_csv([(i, *row) for i, row in enumerate(rows())], ("id", "text", "label"))),
@@ -136,7 +138,8 @@ READ = {
 
 @pytest.mark.parametrize("name, content, more", [(*case, None)[:3] for case in READ.values()], ids=READ)
 def test_an_own_file_is_read_as_it_is_brought(tmp_path, name, content, more):
-    expected = [*rows(), more] if more else rows()
+    expected = [(f"{t}, yes", y) for t, y in rows()] if more == "yes" else \
+        [*rows(), *filter(None, [more])]
     assert corpora.read_labelled_file(write(tmp_path / name, content)) == expected
 
 
@@ -238,10 +241,11 @@ def hub_reviews(tmp_path, monkeypatch):
     def folder(name, kind):
         (tmp_path / name / "plain_text").mkdir(parents=True, exist_ok=True)
         published = {"train": rows(60), "test": rows(100)[80:]}
-        if name.endswith("imdb"):  # its card names a third split, whose file is not fetched
-            write(tmp_path / name / "README.md", "---\nconfigs:\n- config_name: plain_text\n  data_files:\n" + "".join(
-                f"  - split: {part}\n    path: plain_text/{part}-*\n" for part in (*published, "unsupervised"))
-                + "---\n")
+        if name.endswith("imdb"):
+            published["unsupervised"] = [("not labelled", -1)]
+            write(tmp_path / name / "README.md", "---\nconfigs:\n- config_name: plain_text\n"
+                  "  data_files:\n" + "".join(f"  - split: {part}\n    path: plain_text/{part}-*\n"
+                                              for part in published) + "---\n")
             files = {part: f"plain_text/{part}-00000-of-00001.parquet" for part in published}
         else:
             published["validation"] = rows(80)[60:]
@@ -251,7 +255,7 @@ def hub_reviews(tmp_path, monkeypatch):
                 tmp_path / name / files[part])
         return tmp_path / name
 
-    monkeypatch.setattr(hub, "folder", folder)
+    monkeypatch.setattr(hub, "download", folder)
 
 
 @pytest.mark.parametrize("name, counts", [(None, [60, 20, 20]), ("rotten_tomatoes", [60, 20, 20]),
@@ -308,6 +312,12 @@ def test_a_folder_is_read_deeply_in_a_fixed_order_and_a_limit_is_kept(tmp_path):
     assert sum(map(len, corpora.load_corpus(None, 5, 9_000).documents)) <= 9_000
 
 
+def test_a_paragraph_stays_in_the_shortest_of_its_documents():
+    one, two, three = (f"{i} is a paragraph of far more than forty characters" for i in range(3))
+    long, short, medium = f"{one}\n\n{two}\n\n{three}\n\nend", two, f"{two}\n\n{one}\n\n{one}"
+    assert corpora.without_repeats([long, short, medium]) == [f"{three}\n\nend", two, f"{one}\n\n{one}"]
+
+
 STORIES = [story(i) for i in range(1, 80)]
 ONE_FILE = {
     "paragraphs": "\n\n".join(STORIES),
@@ -330,7 +340,9 @@ def test_one_file_becomes_documents_and_loses_nothing(tmp_path, content):
     sizes = [len(document) for document in corpus.documents]
     assert len(sizes) == 79 if "<|" in content else 15 <= len(sizes) <= 25 and "sections" in corpus.note
     assert max(sizes) <= 2.5 * sum(sizes) / len(sizes), "a section is far longer than the others"
-    assert "left out" not in corpus.note
+    assert "left out" not in corpus.note and not re.search("[\r\u2028]", "".join(corpus.documents))
+    if ". " in content:
+        assert sum(document.endswith(".") for document in corpus.documents) == len(sizes) - 1
     text = "".join(content.replace("<|endoftext|>", "").split())
     assert Counter("".join(map("".join, map(str.split, corpus.documents)))) == Counter(text), "characters are lost"
     if " " in content:
@@ -358,7 +370,7 @@ def test_a_corpus_that_is_none_is_refused_with_its_reason(tmp_path, monkeypatch,
 @pytest.fixture
 def on_the_hub(tmp_path, monkeypatch):
     """A folder that stands for each data set of the Hub."""
-    monkeypatch.setattr(hub, "folder", lambda name, kind: tmp_path)
+    monkeypatch.setattr(hub, "download", lambda name, kind: tmp_path)
     return tmp_path
 
 
@@ -387,5 +399,10 @@ def test_configurations_are_listed_and_chosen(on_the_hub):
     write(on_the_hub / "small.txt", "alpha\nbeta\ngamma")
     assert sorted(corpora.load_corpus("owner/stories:small", 1).documents) == ["alpha", "beta", "gamma"]
     for name in ("owner/stories", "owner/stories:tiny"):
-        assert "configurations large, small; give one, such as owner/stories:large" in refusal(
-            corpora.load_corpus, name, 1)
+        said = refusal(corpora.load_corpus, name, 1)
+        assert "configurations large, small" in said and "owner/name:configuration" in said
+
+
+def test_without_a_network_a_data_set_is_one_line_that_advises_nothing_useless():
+    said = refusal(corpora.load_corpus, "owner/stories", 1)
+    assert "HF_HUB_OFFLINE" in said and "packaged" not in said

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import ex_03_gpt2_finetuning as ex
-from utils import checkpoints, corpora, hub, tiny, training
+from utils import checkpoints, corpora, tiny, training
 from utils.runtime import REPOSITORY, UserError
 
 SCRIPT = REPOSITORY / "code" / "ex_03_gpt2_finetuning.py"
@@ -358,49 +358,6 @@ def test_help_does_not_load_torch():
     result = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(SCRIPT.parent)},
                             capture_output=True)
     assert result.returncode == 0, "--help must answer before the heavy libraries are imported"
-
-
-# Corpora
-
-
-def test_the_python_reference_has_no_paragraph_in_two_documents():
-    corpus = corpora.load_corpus(None, 0)
-    assert len(corpus.documents) > 50 and sum(map(len, corpus.documents)) > 200_000
-    seen = set()
-    for document in corpus.documents:
-        paragraphs = {" ".join(part.split()) for part in document.split("\n\n")}
-        long = {part for part in paragraphs if len(part) >= 40}
-        assert not long & seen, f"held-out text could be text that was learned: {sorted(long & seen)[0][:80]}"
-        seen |= long
-
-
-def test_a_folder_is_read_deeply_in_a_fixed_order_and_a_limit_is_kept(tmp_path):
-    (tmp_path / "b" / ".git").mkdir(parents=True)
-    for name, text in {"a.md": story(1), "b/c.py": "\ufeff" + story(2), "d.txt": story(3), "b/.git/e.txt": story(4),
-                       "image.png": "no", "same.txt": story(1)}.items():
-        (tmp_path / name).write_text(text, encoding="utf-8")
-    corpus = corpora.load_corpus(str(tmp_path), 5)
-    assert corpus.source == "folder" and sorted(corpus.documents) == sorted(map(story, (1, 2, 3)))
-    assert corpus == corpora.load_corpus(str(tmp_path), 5)
-    assert sum(map(len, corpora.load_corpus(None, 5, 9_000).documents)) <= 9_000
-
-
-def test_one_file_is_cut_into_sections_that_lose_nothing(tmp_path):
-    (tmp_path / "book.txt").write_text("\n\n".join(story(i) for i in range(1, 80)), encoding="utf-8")
-    corpus = corpora.load_corpus(str(tmp_path / "book.txt"), 1)
-    assert 15 <= len(corpus.documents) <= 25 and "sections" in corpus.note
-    words = sorted(word for document in corpus.documents for word in document.split())
-    assert words == sorted(word for i in range(1, 80) for word in story(i).split())
-
-
-def test_a_data_set_of_the_hub_gives_its_training_texts(tmp_path, monkeypatch):
-    for part, texts in (("train", map(story, range(1, 9))), ("test", ["never"] * 3)):
-        (tmp_path / f"{part}.jsonl").write_text(
-            "".join(json.dumps({"id": "x", "text": text}) + "\n" for text in texts), encoding="utf-8")
-    monkeypatch.setattr(hub, "folder", lambda name, kind: tmp_path)
-    corpus = corpora.load_corpus("owner/stories", 1)
-    assert corpus.source == "hub" and sorted(corpus.documents) == sorted(map(story, range(1, 9)))
-    assert 2 < len(corpora.load_corpus("owner/stories", 1, 4 * len(story(1))).documents) < 6
 
 
 @pytest.mark.real

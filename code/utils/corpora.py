@@ -161,14 +161,9 @@ def balance(dataset: Dataset) -> str:
 
 
 def _from_hub(name: str) -> dict[str, Rows]:
-    from datasets import load_dataset
-
-    folder = hub.folder(HUB_REVIEWS[name], "dataset")
-    files = {part: list(map(str, folder.rglob(f"{part}*.parquet")))
-             for part in ("train", "validation", "test")}
-    published = load_dataset("parquet", data_files={part: f for part, f in files.items() if f})
+    published = hub.load_dataset(HUB_REVIEWS[name])
     return {part: list(zip(rows["text"], rows["label"], strict=True))
-            for part, rows in published.items()}
+            for part, rows in published.items() if part in ("train", "validation", "test")}
 
 
 def _packaged() -> dict[str, Rows]:
@@ -410,27 +405,16 @@ def _text_files(folder: Path) -> list[Path]:
 
 def _hub_documents(name: str, seed: int, limit: int | None) -> list[str]:
     """The rows of a data set's training split: its column text, or its first column of strings."""
-    from datasets import get_dataset_config_names, get_dataset_default_config_name, load_dataset
-    from datasets.exceptions import DatasetsError
-
-    repository, _, config = name.partition(":")
     if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?(:[^/\\]+)?", name) or name.endswith(TEXT_FILES):
         raise UserError(f"--corpus {name}: there is no such file or folder; for a data set of the "
                         "Hub give owner/name, or owner/name:configuration")
+    repository, _, config = name.partition(":")
     try:
-        found = str(hub.folder(repository, "dataset"))
-        known = get_dataset_config_names(found)
-        config = config or get_dataset_default_config_name(found)
-        if config not in known:
-            raise UserError(f"--corpus {name}: this data set has the configurations "
-                            f"{', '.join(known)}; give one, such as {repository}:{known[0]}")
-        published = load_dataset(found, config)
-    except hub.HubError as error:
+        published = hub.load_dataset(repository, config or None)
+    except hub.HubError as error:  # whose advice for want of a network is not for corpora
+        reason = error.why if "cannot be reached" in error.why else error
         raise UserError(f"--corpus {name}: there is no such file or folder here, and as a data set "
-                        f"of the Hub it cannot be had: {error.why}") from None
-    except (DatasetsError, OSError, ValueError) as error:
-        raise UserError(f"--corpus {name}: this data set cannot be read ({hub.one_line(error)})"
-                        ) from None
+                        f"of the Hub (owner/name, owner/name:configuration): {reason}") from None
     rows = published["train"] if "train" in published else next(iter(published.values()))
     columns = [column for column, kind in rows.features.items()
                if getattr(kind, "dtype", "") in ("string", "large_string", "string_view")]
