@@ -1,7 +1,7 @@
 """A Hub on loopback for tests: the endpoints that huggingface_hub asks, and their faults.
 
-Assumed: files in Git LFS come by a redirect to another host and never from Xet storage, whose client
-then takes the plain way.
+Assumed: files in Git LFS come by a redirect to another host, and never from Xet storage, so that
+the client takes the plain way.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ LARGE = (".safetensors", ".parquet", ".bin")  # what the Hub keeps in Git LFS
 class FakeHub:
     """What is served, and how it fails."""
 
-    folders: dict[str, Path]  # "models/owner/name" or "datasets/owner/name": a folder
+    folders: dict[str, Path]  # by "models/owner/name" or "datasets/owner/name"
     prefix: str = ""  # of all paths, as a mirror may have
-    answers: dict[str, tuple[int, dict]] = field(default_factory=dict)  # part of a path: status and headers instead
+    # Part of a path: the status and headers (and body) that it is answered with instead.
+    answers: dict[str, tuple] = field(default_factory=dict)
     cut: set[str] = field(default_factory=set)  # files that break off half-way, once each
-    broken: set[str] = field(default_factory=set)  # files that break off after a few bytes, each time
+    broken: set[str] = field(default_factory=set)  # files that break off at once, each time
     requests: list[str] = field(default_factory=list)  # paths that were asked for
     proxied: int = 0  # how many of them came as to a proxy
     url: str = ""  # the endpoint
@@ -72,9 +73,9 @@ def serve(folders: dict[str, Path], **faults):
             if not path.startswith(fake.prefix):
                 return self.error(404, "NotTheMirror")
             path = path.removeprefix(fake.prefix)
-            for part, (status, headers) in fake.answers.items():
+            for part, (status, headers, *body) in fake.answers.items():
                 if part in path:
-                    return self.send(status, b'{"error":"as told"}', headers)
+                    return self.send(status, body[0] if body else b"{}", headers)
             if path in ("", "/"):
                 return self.send(200, b"")
             if path.startswith("/cdn/"):

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from utils import tiny
 
-BERT = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128,
-        "max_position_embeddings": 512}
+BERT = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "intermediate_size": 128, "max_position_embeddings": 512}
 BERT_CONFIG = {
     "attention_probs_dropout_prob": 0.1, "gradient_checkpointing": False, "hidden_act": "gelu",
     "hidden_dropout_prob": 0.1, "initializer_range": 0.02, "layer_norm_eps": 1e-12,
@@ -105,8 +105,8 @@ def gpt2(folder: Path) -> None:
             "activation_function": "gelu_new", "architectures": ["GPT2LMHeadModel"],
             "attn_pdrop": 0.1, "embd_pdrop": 0.1, "initializer_range": 0.02,
             "layer_norm_epsilon": 1e-05, "model_type": "gpt2", "n_ctx": 1024, "resid_pdrop": 0.1,
-            "summary_first_dropout": 0.1, "summary_proj_to_labels": True, "summary_type": "cls_index",
-            "summary_use_proj": True, **size,
+            "summary_first_dropout": 0.1, "summary_proj_to_labels": True,
+            "summary_type": "cls_index", "summary_use_proj": True, **size,
             "task_specific_params": {"text-generation": {"do_sample": True, "max_length": 50}}},
         "generation_config.json": {"_from_model_config": True, "bos_token_id": end,
                                    "eos_token_id": end, "transformers_version": "4.26.0.dev0"},
@@ -150,9 +150,10 @@ def smollm2(folder: Path) -> None:
              "special": True}
     put(folder, {
         "config.json": {
-            "architectures": ["LlamaForCausalLM"], "attention_bias": False, "attention_dropout": 0.0,
-            "hidden_act": "silu", "initializer_range": 0.041666666666666664, "is_llama_config": True,
-            "mlp_bias": False, "model_type": "llama", "pretraining_tp": 1, "rms_norm_eps": 1e-05,
+            "architectures": ["LlamaForCausalLM"], "attention_bias": False,
+            "attention_dropout": 0.0, "hidden_act": "silu", "is_llama_config": True,
+            "initializer_range": 0.041666666666666664, "mlp_bias": False, "model_type": "llama",
+            "pretraining_tp": 1, "rms_norm_eps": 1e-05,
             "rope_interleaved": False, "rope_scaling": None, "rope_theta": 100000,
             "torch_dtype": "bfloat16", "transformers_version": "4.42.3", "use_cache": True, **size,
             "transformers.js_config": {"kv_cache_dtype": {"q4f16": "float16", "fp16": "float16"}}},
@@ -172,7 +173,7 @@ def smollm2(folder: Path) -> None:
 
 
 def minilm(folder: Path) -> None:
-    """BertModel's weights without a prefix, a buffer among them, and sentence-transformers' files."""
+    """BertModel's weights without a prefix, one buffer, and sentence-transformers' files."""
     import torch
     from transformers import BertConfig, BertModel
 

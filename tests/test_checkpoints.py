@@ -23,7 +23,7 @@ def test_only_the_default_falls_back_to_the_package(monkeypatch, tmp_path):
 
 def test_the_hub_comes_before_the_package(monkeypatch, tmp_path):
     monkeypatch.setattr(hub, "download", lambda name: tmp_path)
-    monkeypatch.setattr(packaged, "fetch", lambda name: pytest.fail("the package was fetched, though the Hub answered"))
+    monkeypatch.setattr(packaged, "fetch", lambda name: pytest.fail("the Hub had answered"))
     found = checkpoints.fetch("decoder")
     assert (found.name, found.source) == ("openai-community/gpt2", "hub")
 

