@@ -1,4 +1,4 @@
-"""Splits share no text, labels stay with texts, files are read as brought or refused in one line."""
+"""Splits share no text, labels stay with texts, a file is read as brought or refused in a line."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ def rows(n=60):
 
 
 def write(path, content):
-    path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass"))
+    if isinstance(content, str):
+        content = content.encode("utf-8", "surrogatepass")
+    path.write_bytes(content)
     return path
 
 
@@ -89,11 +91,12 @@ def test_a_published_test_text_is_not_trained_on():
     data = rows(100)
     splits = corpora.split({"train": data[:80] + [data[90]], "test": data[80:]}, 7, {})
     assert set(splits["test"]["text"]) == {text for text, _ in data[80:]}
-    assert not {text for text, _ in data[80:]} & {*splits["train"]["text"], *splits["validation"]["text"]}
+    assert data[90][0] not in [*splits["train"]["text"], *splits["validation"]["text"]]
 
 
 def test_the_seed_decides_the_rows_and_their_order():
-    once, again, other = (corpora.split({"all": rows(200)}, seed, {"train": 40}) for seed in (1, 1, 2))
+    data = {"train": rows(200)}
+    once, again, other = (corpora.split(data, seed, {"train": 40}) for seed in (1, 1, 2))
     assert once["train"]["text"] == again["train"]["text"] != other["train"]["text"]
     assert set(once["test"]["text"]) != set(other["test"]["text"])
 
@@ -118,9 +121,10 @@ READ = {
         "a.csv", "label, text\n" + "".join(f'{y}, "{t}, yes"\n' for t, y in rows()), "yes"),
     "semicolons": ("a.csv", in_csv(rows(), delimiter=";")),
     "tabs": ("a.tsv", in_csv(rows(), delimiter="\t")),
-    "other columns": ("a.csv", in_csv([(i, *row) for i, row in enumerate(rows())], ("id", "text", "label"))),
-    "Kaggle's IMDb": ("a.csv", in_csv([(t.replace(" was", "<br /><br />was"), ("negative", "positive")[y])
-                                       for t, y in rows()], ("review", "sentiment"))),
+    "other columns": ("a.csv", in_csv([(9, *row) for row in rows()], ("id", "text", "label"))),
+    "Kaggle's IMDb": ("a.csv", in_csv(
+        [(text.replace(" was", "<br /><br />was"), corpora.LABELS[y]) for text, y in rows()],
+        ("review", "sentiment"))),
     "spellings of labels": ("a.csv", in_csv([(t, ("Neg", " POSITIVE")[y]) for t, y in rows()])),
     "JSON lines": ("a.jsonl", in_jsonl(rows()) + "\n"),
     "JSON lines, CRLF": ("a.jsonl", in_jsonl(rows()).replace("\n", "\r\n")),
@@ -136,7 +140,8 @@ READ = {
 }
 
 
-@pytest.mark.parametrize("name, content, more", [(*case, None)[:3] for case in READ.values()], ids=READ)
+@pytest.mark.parametrize(
+    "name, content, more", [(*case, None)[:3] for case in READ.values()], ids=READ)
 def test_an_own_file_is_read_as_it_is_brought(tmp_path, name, content, more):
     expected = [(f"{t}, yes", y) for t, y in rows()] if more == "yes" else \
         [*rows(), *filter(None, [more])]
@@ -144,9 +149,11 @@ def test_an_own_file_is_read_as_it_is_brought(tmp_path, name, content, more):
 
 
 def test_other_columns_are_chosen_by_name(tmp_path):
-    path = str(write(tmp_path / "a.csv", in_csv([(t, "x", y) for t, y in rows()], ("Phrase", "text", "stars"))))
+    content = in_csv([(text, "x", y) for text, y in rows()], ("Phrase", "text", "stars"))
+    path = str(write(tmp_path / "a.csv", content))
     reviews = corpora.load_reviews(path, 1, {}, "phrase", "Stars")
-    assert sorted(text for part in PARTS for text in reviews.splits[part]["text"]) == sorted(t for t, _ in rows())
+    found = [text for part in PARTS for text in reviews.splits[part]["text"]]
+    assert sorted(found) == sorted(text for text, _ in rows())
     assert "--text-column" in refusal(corpora.load_reviews, "tiny", 1, {}, "phrase")
     said = refusal(corpora.load_reviews, path, 1, {}, "sentence")
     assert said.startswith("a.csv, line 1: no column is called sentence, only ['Phrase'")
@@ -162,47 +169,59 @@ def test_the_banner_says_how_many_texts_were_repeated(tmp_path):
 
 GOOD = in_csv(rows(), quoting=csv.QUOTE_ALL, lineterminator="\n")
 REFUSED = {
-    "nothing in it": ("a.csv", "", "a.csv: 0 different negative"),
-    "other columns": ("a.csv", "opinion,stars\nnice,5\n", "a.csv, line 1: no column is called text or review, "
-                      "only ['opinion', 'stars']; name the right one with --text-column"),
-    "no label": ("a.csv", "text\nnice\n", "a.csv, line 1: no column is called label or sentiment"),
-    "a name twice": ("a.csv", "text,label,Text\na,1,b\n", "a.csv, line 1: two columns are called text"),
-    "latin-1": ("a.csv", GOOD.encode() + b'"caf\xe9",1\n', "a.csv, line 62: not utf-8"),
-    "utf-16": ("a.csv", GOOD.encode("utf-16"), "a.csv, line 1: not utf-8"),
-    "a zero byte": ("a.csv", GOOD + "a\0b,1\n", "a.csv, line 62: holds a zero byte"),
-    "a renamed workbook": ("a.csv", b"PK\x03\x04\0\xff", "a.csv: a .csv document, not plain text"),
-    "one label only": ("a.csv", in_csv([(t, 1) for t, _ in rows()]), "a.csv: 0 different negative"),
-    "few different texts": ("a.csv", in_csv([("same", 1), ("other", 0)] * 40), "a.csv: 1 different negative"),
+    "nothing in it": ("a.csv", "", "0 different negative"),
+    "unknown columns": ("a.csv", "opinion,stars\nnice,5\n",
+                        "line 1: no column is called text or review, only ['opinion', 'stars']; "
+                        "name the right one with --text-column"),
+    "no label": ("a.csv", "text\nnice\n", "line 1: no column is called label or sentiment"),
+    "a name twice": ("a.csv", "text,label,Text\na,1,b\n", "line 1: two columns are called text"),
+    "latin-1": ("a.csv", GOOD.encode() + b'"caf\xe9",1\n', "line 62: not utf-8"),
+    "utf-16": ("a.csv", GOOD.encode("utf-16"), "line 1: not utf-8"),
+    "a zero byte": ("a.csv", GOOD + "a\0b,1\n", "line 62: holds a zero byte"),
+    "a renamed workbook": ("a.csv", b"PK\x03\x04\0\xff", "a .csv document, not plain text"),
+    "one label only": ("a.csv", in_csv([(t, 1) for t, _ in rows()]), "0 different negative"),
+    "few different texts": ("a.csv", in_csv([("same", 1), ("other", 0)] * 40),
+        "1 different negative"),
     "differences in white space only": (
         "a.csv", in_csv(rows()[1::2] + [("it was" + " " * i + "poor", 0) for i in range(1, 25)]),
-        "a.csv: 1 different negative"),
+        "1 different negative"),
     "two labels": ("a.csv", GOOD + '"Review number  5 was good",0\n',
-                   "a.csv, line 62: the same text as in line 7, which has another label"),
-    "an unknown label": ("a.csv", GOOD + '"fine",maybe\n', "a.csv, line 62: label 'maybe' is none of 0, neg"),
-    "a true label": ("a.jsonl", '{"text": "a", "label": true}', "a.jsonl, line 1: label True is none"),
-    "a missing label": ("a.csv", GOOD + '"fine",\n', "a.csv, line 62: label '' is none"),
-    "an empty text": ("a.csv", GOOD + ",1\n", "a.csv, line 62: the text is empty"),
-    "a break for a text": ("a.csv", GOOD + "<br />,1\n", "a.csv, line 62: the text is empty"),
-    "a number for a text": ("a.jsonl", '{"text": 7, "label": 1}', "a.jsonl, line 1: the text is empty, or not in"),
-    "an unquoted comma": ("a.csv", GOOD + "one, two,1\n", "a.csv, line 62: 3 fields, where the header has 2; put"),
-    "too few fields": ("a.csv", GOOD + "fine\n", "a.csv, line 62: 1 fields, where the header has 2"),
-    "a quote that never closes": ("a.csv", GOOD + '"two\nlines,1\n', "a.csv, line 62: the row that begins here"),
-    "a quote within": ("a.csv", GOOD + '"very "nice" film",1\n', "a.csv, line 62: the row that begins here"),
-    "a line after a long row": ("a.csv", GOOD + '"two\nlines",1\n"bad",x\n', "a.csv, line 64: label 'x'"),
-    "broken JSON": ("a.jsonl", '{"text": "a", "label": 1}\n{"text": "b"\n', "a.jsonl, line 2, column 13: not valid"),
-    "a huge number": ("a.jsonl", "9" * 5000, "a.jsonl, line 1, column 1: not valid JSON (a number is too long"),
-    "deep brackets": ("a.jsonl", "[" * 100_000, "a.jsonl, line 1, column 1: not valid JSON (a number is too"),
-    "a list": ("a.jsonl", '[["text", "a"], ["label", 1]]', "a.jsonl, line 1: should be an object"),
-    "an object without label": ("a.jsonl", '\n{"text": "a"}\n', "a.jsonl, line 2: no column is called label"),
-    "an empty object": ("a.jsonl", "{}", "a.jsonl, line 1: no column is called text"),
-    "another ending": ("a.xlsx", "hello", "--data"),
+                   "line 62: the same text as in line 7, which has another label"),
+    "an unknown label": ("a.csv", GOOD + '"fine",maybe\n',
+        "line 62: label 'maybe' is none of 0, neg"),
+    "a true label": ("a.jsonl", '{"text": "a", "label": true}', "line 1: label True is none"),
+    "a missing label": ("a.csv", GOOD + '"fine",\n', "line 62: label '' is none"),
+    "an empty text": ("a.csv", GOOD + ",1\n", "line 62: the text is empty"),
+    "a break for a text": ("a.csv", GOOD + "<br />,1\n", "line 62: the text is empty"),
+    "a number for a text": ("a.jsonl", '{"text": 7, "label": 1}',
+        "line 1: the text is empty, or not in"),
+    "an unquoted comma": ("a.csv", GOOD + "one, two,1\n",
+        "line 62: the header has 2 columns, and this row 3; put"),
+    "too few fields": ("a.csv", GOOD + "fine\n",
+        "line 62: the header has 2 columns, and this row 1"),
+    "a quote that never closes": ("a.csv", GOOD + '"two\nlines,1\n',
+        "line 62: the row that begins here"),
+    "a quote within": ("a.csv", GOOD + '"very "nice" film",1\n',
+        "line 62: the row that begins here"),
+    "a line after a long row": ("a.csv", GOOD + '"two\nlines",1\n"bad",x\n', "line 64: label 'x'"),
+    "broken JSON": ("a.jsonl", '{"text": "a", "label": 1}\n{"text": "b"\n',
+        "line 2, column 13: not valid"),
+    "a huge number": ("a.jsonl", "9" * 5000,
+        "line 1, column 1: not valid JSON (a number is too long"),
+    "deep brackets": ("a.jsonl", "[" * 100_000,
+        "line 1, column 1: not valid JSON (a number is too"),
+    "a list": ("a.jsonl", '[["text", "a"], ["label", 1]]', "line 1: should be an object"),
+    "an object without label": ("a.jsonl", '\n{"text": "a"}\n',
+        "line 2: no column is called label"),
+    "an empty object": ("a.jsonl", "{}", "line 1: no column is called text"),
+    "another ending": ("a.xlsx", "hello", "give rotten_tomatoes"),
 }
 
 
 @pytest.mark.parametrize("name, content, says", REFUSED.values(), ids=REFUSED)
 def test_a_bad_file_is_refused_with_name_line_and_reason(tmp_path, name, content, says):
     said = refusal(corpora.load_reviews, str(write(tmp_path / name, content)), 1, {})
-    assert said.startswith(says)
+    assert re.search(rf"{name}[,:] {re.escape(says)}", said), said
 
 
 @pytest.mark.parametrize("name", ["none.csv", "folder.jsonl", "x" * 300 + ".csv"])
@@ -214,7 +233,8 @@ def test_what_cannot_be_read_is_one_line(tmp_path, name):
 @pytest.mark.parametrize("ending", [".csv", ".jsonl", ".txt"])
 def test_no_content_whatsoever_gives_a_traceback(tmp_path, ending):
     pick, good = random.Random(0), {".csv": GOOD, ".jsonl": in_jsonl(rows()), ".txt": GOOD}[ending]
-    scraps = ['"', ",", "\n", "\r", "\t", ";", "{", "}", "[", "\\ud83d", "\u2028", "\x85", "\ud83d", "1", "<br>"]
+    scraps = ['"', ",", "\n", "\r", "\t", ";", "{", "}", "[", "1", "<br>", "\\ud83d", "\ud83d",
+              "\u2028", "\x85"]
     for _ in range(300):
         text = list(good)
         for _ in range(pick.randrange(1, 6)):
@@ -251,8 +271,8 @@ def hub_reviews(tmp_path, monkeypatch):
             published["validation"] = rows(80)[60:]
             files = {part: f"{part}.parquet" for part in published}
         for part, data in published.items():
-            Dataset.from_dict({"text": [t for t, _ in data], "label": [y for _, y in data]}).to_parquet(
-                tmp_path / name / files[part])
+            columns = {"text": [text for text, _ in data], "label": [label for _, label in data]}
+            Dataset.from_dict(columns).to_parquet(tmp_path / name / files[part])
         return tmp_path / name
 
     monkeypatch.setattr(hub, "download", folder)
@@ -261,7 +281,7 @@ def hub_reviews(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name, counts", [(None, [60, 20, 20]), ("rotten_tomatoes", [60, 20, 20]),
                                           ("imdb", [54, 6, 20])])
 def test_the_hub_s_reviews_keep_their_published_splits(hub_reviews, monkeypatch, name, counts):
-    monkeypatch.setattr(packaged, "fetch", lambda name: pytest.fail("the package was fetched in spite of the Hub"))
+    monkeypatch.setattr(packaged, "fetch", lambda name: pytest.fail("fetched in spite of the Hub"))
     reviews = corpora.load_reviews(name, 1, {})
     assert (reviews.name, reviews.source) == (name or "rotten_tomatoes", "hub")
     assert [len(reviews.splits[part]) for part in PARTS] == counts
@@ -281,7 +301,8 @@ def test_without_hub_and_cache_only_the_default_falls_back(monkeypatch):
 def story(i):
     """Eight lines of numbers in words, unlike those of any other story."""
     digits = "zero one two three four five six seven eight nine".split()
-    return "\n".join(" ".join(digits[int(c)] for c in str(1000 * i + 37 * line)) for line in range(8))
+    return "\n".join(" ".join(digits[int(c)] for c in str(1000 * i + 37 * line))
+                     for line in range(8))
 
 
 def words(documents):
@@ -296,18 +317,20 @@ def test_the_python_reference_has_no_paragraph_in_two_documents_and_says_what_we
     for document in corpus.documents:
         paragraphs = {" ".join(part.split()) for part in document.split("\n\n")}
         long = {part for part in paragraphs if len(part) >= 40}
-        assert not long & seen, f"held-out text could be text that was learned: {sorted(long & seen)[0]}"
+        assert not long & seen, f"held-out text could have been learned: {sorted(long & seen)[0]}"
         seen |= long
 
 
 def test_a_folder_is_read_deeply_in_a_fixed_order_and_a_limit_is_kept(tmp_path):
     (tmp_path / "b" / ".git").mkdir(parents=True)
-    for name, text in {"a.md": story(1), "b/c.PY": "\ufeff" + story(2), "d.txt": story(3), "b/.git/e.txt": story(4),
-                       "image.png": "no", "same.txt": story(1), "empty.txt": ""}.items():
+    for name, text in {"a.md": story(1), "b/c.PY": "\ufeff" + story(2), "d.txt": story(3),
+                       "b/.git/e.txt": story(4), "image.png": "no", "same.txt": story(1),
+                       "empty.txt": ""}.items():
         write(tmp_path / name, text)
     corpus = corpora.load_corpus(str(tmp_path), 5)
     assert corpus.source == "folder" and sorted(corpus.documents) == sorted(map(story, (1, 2, 3)))
-    assert corpus == corpora.load_corpus(str(tmp_path), 5) and corpus.note.startswith("25.0% of its words")
+    assert corpus == corpora.load_corpus(str(tmp_path), 5)
+    assert corpus.note.startswith("25.0% of its words")
     assert corpora.load_corpus(None, 5).documents != corpora.load_corpus(None, 6).documents
     assert sum(map(len, corpora.load_corpus(None, 5, 9_000).documents)) <= 9_000
 
@@ -315,7 +338,8 @@ def test_a_folder_is_read_deeply_in_a_fixed_order_and_a_limit_is_kept(tmp_path):
 def test_a_paragraph_stays_in_the_shortest_of_its_documents():
     one, two, three = (f"{i} is a paragraph of far more than forty characters" for i in range(3))
     long, short, medium = f"{one}\n\n{two}\n\n{three}\n\nend", two, f"{two}\n\n{one}\n\n{one}"
-    assert corpora.without_repeats([long, short, medium]) == [f"{three}\n\nend", two, f"{one}\n\n{one}"]
+    assert corpora.without_repeats([long, short, medium]) == [
+        f"{three}\n\nend", two, f"{one}\n\n{one}"]
 
 
 STORIES = [story(i) for i in range(1, 80)]
@@ -330,7 +354,7 @@ ONE_FILE = {
     "end-of-text between the texts": "<|endoftext|>".join(STORIES),
     "no space at all": "".join("".join(text.split()) for text in STORIES),
     "Chinese": "".join(f"第{i}个故事很好。" for i in range(1, 500)),
-    "a refrain": "\n\n".join(f"{text}\n\nAnd we all sing together once again, so loud and clear" for text in STORIES),
+    "a refrain": "\n\nAnd we all sing together once again, so loud and clear\n\n".join(STORIES),
 }
 
 
@@ -338,15 +362,19 @@ ONE_FILE = {
 def test_one_file_becomes_documents_and_loses_nothing(tmp_path, content):
     corpus = corpora.load_corpus(str(write(tmp_path / "book.txt", content)), 1)
     sizes = [len(document) for document in corpus.documents]
-    assert len(sizes) == 79 if "<|" in content else 15 <= len(sizes) <= 25 and "sections" in corpus.note
+    if "<|" in content:
+        assert len(sizes) == len(STORIES)
+    else:
+        assert 15 <= len(sizes) <= 25 and "sections" in corpus.note
     assert max(sizes) <= 2.5 * sum(sizes) / len(sizes), "a section is far longer than the others"
-    assert "left out" not in corpus.note and not re.search("[\r\u2028]", "".join(corpus.documents))
+    assert "left out" not in corpus.note
+    assert not re.search("[\r\u2028]", "".join(corpus.documents))
     if ". " in content:
         assert sum(document.endswith(".") for document in corpus.documents) == len(sizes) - 1
-    text = "".join(content.replace("<|endoftext|>", "").split())
-    assert Counter("".join(map("".join, map(str.split, corpus.documents)))) == Counter(text), "characters are lost"
+    content = content.replace("<|endoftext|>", " ")
+    assert Counter("".join(words(corpus.documents))) == Counter("".join(words([content]))), "lost"
     if " " in content:
-        assert words(corpus.documents) == words([content.replace("<|endoftext|>", " ")]), "a word is cut"
+        assert words(corpus.documents) == words([content]), "a word is cut"
 
 
 @pytest.mark.parametrize("name, content, says", [
@@ -359,7 +387,7 @@ def test_one_file_becomes_documents_and_loses_nothing(tmp_path, content):
     ("x" * 300, None, "cannot be read"),
     ("pictures/a.png", b"", "holds no text files (.txt,"),
 ])
-def test_a_corpus_that_is_none_is_refused_with_its_reason(tmp_path, monkeypatch, name, content, says):
+def test_a_corpus_that_is_none_is_refused(tmp_path, monkeypatch, name, content, says):
     monkeypatch.chdir(tmp_path)
     if content is not None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -376,7 +404,7 @@ def on_the_hub(tmp_path, monkeypatch):
 
 def test_a_data_set_of_the_hub_gives_its_training_texts(on_the_hub):
     for part, texts in (("train", map(story, range(1, 9))), ("test", ["never"] * 3)):
-        write(on_the_hub / f"{part}.jsonl", "".join(json.dumps({"id": "x", "text": t}) + "\n" for t in texts))
+        write(on_the_hub / f"{part}.jsonl", in_jsonl([(text, "a string, too") for text in texts]))
     corpus = corpora.load_corpus("owner/stories", 1)
     assert corpus.source == "hub" and sorted(corpus.documents) == sorted(map(story, range(1, 9)))
     assert 2 < len(corpora.load_corpus("owner/stories", 1, 4 * len(story(1))).documents) < 6
@@ -388,16 +416,19 @@ def test_a_column_of_any_string_type_is_text(on_the_hub, kind):
     from pyarrow import parquet
 
     column = pyarrow.array(STORIES[:5], getattr(pyarrow, kind)())
-    parquet.write_table(pyarrow.table({"n": range(5), "body": column}), on_the_hub / "train.parquet")
+    table = pyarrow.table({"n": range(5), "body": column})
+    parquet.write_table(table, on_the_hub / "train.parquet")
     assert sorted(corpora.load_corpus("owner/stories", 1).documents) == sorted(STORIES[:5])
 
 
 def test_configurations_are_listed_and_chosen(on_the_hub):
-    card = "".join(f"- config_name: {name}\n  data_files: {name}.txt\n" for name in ("large", "small"))
+    card = "".join(f"- config_name: {name}\n  data_files: {name}.txt\n"
+                   for name in ("large", "small"))
     write(on_the_hub / "README.md", f"---\nconfigs:\n{card}---\n")
     write(on_the_hub / "large.txt", "\n".join(" ".join(text.split()) for text in STORIES))
     write(on_the_hub / "small.txt", "alpha\nbeta\ngamma")
-    assert sorted(corpora.load_corpus("owner/stories:small", 1).documents) == ["alpha", "beta", "gamma"]
+    small = corpora.load_corpus("owner/stories:small", 1)
+    assert sorted(small.documents) == ["alpha", "beta", "gamma"]
     for name in ("owner/stories", "owner/stories:tiny"):
         said = refusal(corpora.load_corpus, name, 1)
         assert "configurations large, small" in said and "owner/name:configuration" in said

@@ -109,8 +109,8 @@ def split(parts: dict[str, Rows], seed: int, sizes: dict[str, int | None]) -> Da
     pick, seen, pools = random.Random(seed), set(), {}
     for part in ("test", "validation", "train", "all"):
         for text, label in parts.get(part, []):
-            if same(text) and same(text) not in seen:
-                seen.add(same(text))
+            if (key := same(text)) and key not in seen:
+                seen.add(key)
                 name = part if part in ("test", "validation") else "train"
                 pools.setdefault(name, ([], []))[label].append(clean(text))
     for texts in (texts for pool in pools.values() for texts in pool):
@@ -225,8 +225,8 @@ def _csv_rows(content: str, columns: dict[str, str | None]) -> Iterator[tuple]:
             if not header and any(row):
                 header, (text, label) = row, _places(row, columns, line)
             elif any(row) and len(row) != len(header):
-                raise UserError(f"line {line}: {len(row)} fields, where the header has "
-                                f"{len(header)}; put the text in quotes")
+                raise UserError(f"line {line}: the header has {len(header)} columns, and this row "
+                                f"{len(row)}; put the text in quotes")
             elif any(row):
                 yield line, row[text], row[label]
             line = reader.line_num + 1
@@ -272,7 +272,7 @@ def read_utf8(path: Path, option: str) -> str:
     """The text of a utf-8 file. Raises UserError with file and line if it is something else."""
     try:
         content = path.read_bytes()
-        text = content.decode("utf-8-sig")  # without the mark that some Windows editors put in front
+        text = content.decode("utf-8-sig")  # some Windows editors put a mark in front
         if "\0" not in text:
             return text
         wrong, fault = content.index(b"\0"), "holds a zero byte, so it is no text; name a text file"
@@ -280,7 +280,7 @@ def read_utf8(path: Path, option: str) -> str:
         wrong, fault = error.start, "not utf-8 text; save the file again with encoding utf-8"
     except OSError as error:
         raise UserError(f"{option} {path}: cannot be read ({error.strerror})") from None
-    if content.startswith((b"%PDF", b"PK", b"\xd0\xcf\x11\xe0")):  # the last two: formats of offices
+    if content.startswith((b"%PDF", b"PK", b"\xd0\xcf\x11\xe0")):  # Office's, too
         raise UserError(f"{path.name}: a {path.suffix or 'packed'} document, not plain text; save "
                         "or export it as text with encoding utf-8")
     line = content.count(b"\n", 0, wrong) + 1
@@ -333,7 +333,7 @@ def load_corpus(name: str | None, seed: int, limit: int | None = None) -> Corpus
         raise UserError(f"--corpus {name}: it holds no text; give some pages of it")
     before, after = (sum(len(text.split()) for text in texts) for texts in (whole, documents))
     if after < before:
-        notes.append(f"{1 - after / before:.1%} of its words left out, which other documents have too")
+        notes.append(f"{1 - after / before:.1%} of its words left out: other documents have them")
     if len(documents) < 3:  # one each to train, to validate and to test is the least
         documents = sections("\n\n".join(documents))
         notes.append("cut into sections that count as documents")

@@ -1,4 +1,4 @@
-"""Reads the course's data files and own prompts; a mistake is one line with the file and the entry."""
+"""Reads the course's data files and own prompts; a mistake is one line with file and entry."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from utils.runtime import REPOSITORY, UserError, well_formed
 # Shapes of text: the pattern that all of it must match, and the complaint where it does not.
 TEXT = (r".*\S.*", "is empty; fill it in or remove it")
 ANY_TEXT = (r".*", "")
-PROMPT = (r"(?=.*\S).*[^ ]", "is empty or ends with a space; GPT-2's tokens bring their own in front")
+PROMPT = (r"(?=.*\S).*[^ ]", "is empty or ends with a space; tokens of GPT-2 bring it in front")
 MASKED = (r"(?!.*\[MASK\].*\[MASK\]).*\[MASK\].*", "should contain [MASK] exactly once")
 TEMPLATE = (r"[^{}]*\{text\}[^{}]*(?<! )",
             "should contain {text} once, no other brace, no space at its end")
@@ -65,8 +65,8 @@ def load_sample_prompts(path: Path = REPOSITORY / "data" / "sample_prompts.json"
                 _once(path, f"{where}[{j}].sentences[{k}]", entry["word"], text)
     labels = data["few_shot"]["sentiment"]["labels"]
     if len(labels["negative"]) != len(labels["positive"]):
-        raise UserError(f"{path.name}: few_shot.sentiment.labels: negative and positive should have "
-                        "equally many words, because they are used in pairs")
+        raise UserError(f"{path.name}: few_shot.sentiment.labels: negative and positive should "
+                        "have equally many words, because they are used in pairs")
     return data
 
 
@@ -114,7 +114,7 @@ def read_json(path: Path) -> Any:
     except UnicodeDecodeError as error:
         complaint = f"byte {error.start} is not UTF-8; save the file with the encoding UTF-8"
     except json.JSONDecodeError as error:
-        complaint = f"line {error.lineno}, column {error.colno}: {error.msg}; correct the JSON there"
+        complaint = f"line {error.lineno}, column {error.colno}: {error.msg}; correct it there"
     except (ValueError, RecursionError):  # Python's own limits
         complaint = "a number is too long or the brackets are nested too deep; simplify the file"
     raise UserError(complaint)
@@ -124,7 +124,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict:
     # json alone would keep the last of two equal keys and drop the first without a word.
     for key, count in Counter(key for key, _ in pairs).items():
         if count > 1:
-            raise UserError(f"the key {short(key)} is {count} times in one object; keep one of them")
+            raise UserError(f"the key {short(key)} is {count} times in one object; keep one")
     return dict(pairs)
 
 
@@ -161,5 +161,5 @@ def _check(value: Any, shape: Any, where: str) -> None:
 def _once(path: Path, where: str, word: str, text: str) -> None:
     found = re.findall(rf"(?<!\w){re.escape(word)}(?!\w)", text, re.IGNORECASE)
     if found != [word]:
-        raise UserError(f"{path.name}: {where}: should contain the word {short(word)} exactly once, "
-                        "spelt like this")
+        raise UserError(f"{path.name}: {where}: should contain the word {short(word)} exactly "
+                        "once, spelt like this")
