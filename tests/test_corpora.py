@@ -294,6 +294,13 @@ def test_without_hub_and_cache_only_the_default_falls_back(monkeypatch):
     assert reviews.source == "packaged" and "HF_HUB_OFFLINE" in reviews.note
     assert "cannot be reached" in refusal(corpora.load_reviews, "imdb", 1, {})
 
+    def no_package():
+        raise UserError("no PyPI either")
+
+    monkeypatch.setattr(corpora, "_packaged", no_package)
+    said = refusal(corpora.load_reviews, None, 1, {})
+    assert "HF_HUB_OFFLINE" in said and said.endswith("; and no PyPI either")
+
 
 # Corpora
 
@@ -385,6 +392,7 @@ def test_one_file_becomes_documents_and_loses_nothing(tmp_path, content):
     ("gone.txt", None, "there is no such file or folder"),
     ("C:\\texts\\gone", None, "there is no such file or folder"),
     ("x" * 300, None, "cannot be read"),
+    ("~nobody_here", None, "there is no such file or folder"),
     ("pictures/a.png", b"", "holds no text files (.txt,"),
 ])
 def test_a_corpus_that_is_none_is_refused(tmp_path, monkeypatch, name, content, says):

@@ -67,20 +67,24 @@ def load_reviews(name: str | None, seed: int, sizes: dict[str, int | None],
         raise UserError("--text-column and --label-column are for your own file: name it with "
                         "--data FILE, or leave them out")
     instead = ""
-    try:
-        if source == "hub":
-            parts = _from_hub(name or "rotten_tomatoes")
-            name = name or "rotten_tomatoes"
-    except hub.HubError as error:
-        if name:
-            raise
-        name = source = "packaged"
-        instead = f"instead of {HUB_REVIEWS['rotten_tomatoes']}, because {error.why}"
-    if source == "packaged":
+    if name is None:
+        name = "rotten_tomatoes"
+        try:
+            parts = _from_hub(name)
+        except hub.HubError as error:
+            instead = f"instead of {HUB_REVIEWS[name]}, because {error.why}"
+            name = source = "packaged"
+            try:
+                parts = _packaged()
+            except UserError as another:
+                raise UserError(f"{error}; and {another}") from None
+    elif source == "hub":
+        parts = _from_hub(name)
+    elif source == "packaged":
         parts = _packaged()
     elif source == "tiny":
         parts = {"train": list(zip(*tiny.reviews(seed), strict=True))}
-    elif source == "file":
+    else:
         parts = {"train": read_labelled_file(user_path(name), text_column, label_column)}
     keys = [same(text) for rows in parts.values() for text, _ in rows]
     repeated = len(keys) - len(set(keys))

@@ -75,8 +75,8 @@ def complete(parser: argparse.ArgumentParser, presets: dict[str, dict], argv: li
 
 
 def user_path(text: str) -> Path:
-    """argparse type: a path, in which ~ is the home folder."""
-    return Path(text).expanduser()
+    """argparse type: a path, in which ~ is the home folder; ~ of somebody without a home stays."""
+    return Path(os.path.expanduser(text))  # noqa: PTH111  (Path.expanduser raises RuntimeError)
 
 
 def whole_number(text: str) -> int:
