@@ -1,0 +1,249 @@
+"""A campaign of faults: what was tried, what happened, what was lost. Minutes; not part of the suite.
+
+    python tests/faults.py                    everything
+    python tests/faults.py kills --times 5    one chapter: kills, saves, input, together, surroundings
+
+Exit status 1 if anything was lost, if a traceback reached the user, or if a run ended otherwise than it should.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+CODE = REPOSITORY / "code"
+SCRIPTS = {path.name[:5]: path for path in sorted(CODE.glob("ex_0*.py"))}
+ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
+rows: list[tuple[str, str, str]] = []  # what was tried, what happened, what was lost ("" for nothing)
+
+
+def note(tried: str, happened: str, lost: str = "") -> None:
+    """Keep a row of the table, and show it."""
+    rows.append((tried, happened, lost))
+    print(f"{'LOST  ' if lost else 'held  '}{tried}: {happened}{'; ' + lost if lost else ''}", flush=True)
+
+
+def start(exercise: str, *arguments, environment: dict | None = None, **options) -> subprocess.Popen:
+    """Start a script with the smoke preset."""
+    return subprocess.Popen([sys.executable, str(SCRIPTS[exercise]), "--preset", "smoke", *map(str, arguments)],
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8",
+                            errors="replace", env={**ENVIRONMENT, **(environment or {})},
+                            **{"stdin": subprocess.DEVNULL, **options})
+
+
+def finish(process: subprocess.Popen, seconds: float = 300) -> tuple[int, str]:
+    """Exit status and everything that was printed."""
+    try:
+        text = process.communicate(timeout=seconds)[0]
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return -99, process.communicate()[0] + "\n(still running after the time limit)"
+    return process.returncode, text
+
+
+def weights(folder: Path) -> str:
+    """A hash of all saved weights."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.safetensors")):
+        if "checkpoints" not in path.parts:
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def measured(folder: Path) -> dict:
+    """The parts of the results, without what depends on the clock."""
+    def timeless(value):
+        if isinstance(value, dict):
+            return {k: timeless(v) for k, v in value.items() if not re.search("second|minute|memory|flops|history", k)}
+        return [timeless(v) for v in value] if isinstance(value, list) else value
+
+    file = next(folder.rglob("results.json"))
+    return timeless(json.loads(file.read_text(encoding="utf-8"))["parts"])
+
+
+def expect(tried: str, exercise: str, *arguments, status: int = 2, says: str = "", **options) -> None:
+    """Run a script and note whether it ended as it should: the exit status, one line for a mistake, no traceback."""
+    code, text = finish(start(exercise, *arguments, **options))
+    errors = [line for line in text.splitlines() if line.startswith("error:")]
+    good = code == status and "Traceback" not in text and says in text and (status != 2 or len(errors) == 1)
+    note(f"{exercise}, {tried}", errors[0][:150] if errors else f"exit status {code}",
+         "" if good else f"expected status {status}, got {code}: {text[-300:]!r}")
+
+
+# Chapters
+
+
+def kills(scratch: Path, times: int) -> None:
+    """kill -9 at random moments, then --resume: the end is the same as without the kill."""
+    for exercise, arguments in (("ex_01", ()), ("ex_03", ("--method", "full")), ("ex_03", ("--method", "lora"))):
+        whole = scratch / f"{exercise}-whole{len(rows)}"
+        begin = time.monotonic()
+        code, text = finish(start(exercise, *arguments, "--output", whole))
+        seconds = time.monotonic() - begin
+        if code:
+            note(f"{exercise} uninterrupted", f"exit status {code}", text[-300:])
+            continue
+        differ, kinds = [], {}
+        for i in range(times):
+            folder = scratch / f"{exercise}-{i}-{len(rows)}"
+            process = start(exercise, *arguments, "--output", folder)
+            wait = random.Random(i).uniform(0.1, 1.0) * seconds
+            try:
+                process.wait(wait)
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
+            process.communicate()
+            begun = any(folder.rglob("results.json"))
+            code, text = finish(start(exercise, *arguments, "--output", folder, *["--resume"] * begun))
+            if code == 2 and "no checkpoint" in text:
+                code, text = finish(start(exercise, *arguments, "--output", folder))
+            same = code == 0 and weights(folder) == weights(whole) and measured(folder) == measured(whole)
+            kinds[code] = kinds.get(code, 0) + 1
+            if not same:
+                differ.append(f"kill {i} after {wait:.1f} s: status {code} {text[-200:]!r}")
+        note(f"{exercise} {' '.join(arguments)}, {times} kills at random moments, then --resume",
+             f"exit statuses {kinds}, weights and results equal in {times - len(differ)} of {times}",
+             "; ".join(differ[:2]))
+
+
+def saves(scratch: Path, times: int) -> None:
+    """Killed while saving conversations: the file is the old one or the new one, never half of one."""
+    writer = scratch / "writer.py"
+    writer.write_text(
+        "import sys\nfrom pathlib import Path\nsys.path.insert(0, sys.argv[1])\n"
+        "from assistant.conversation import Conversation, Turn\n"
+        "talk, path = Conversation(), Path(sys.argv[2])\n"
+        "for i in range(10**6):\n    talk.turns.append(Turn('question ' * 50, 'answer ' * 50))\n"
+        "    talk.save(path)\n    print(i, flush=True)\n    talk.turns = talk.turns[-50:]\n", encoding="utf-8")
+    sys.path.insert(0, str(CODE))
+    from assistant.conversation import Conversation
+
+    broken = []
+    for i in range(times * 5):
+        file = scratch / f"chat-{i}.json"
+        process = subprocess.Popen([sys.executable, str(writer), str(CODE), str(file)], stdout=subprocess.PIPE,
+                                   env=ENVIRONMENT)
+        process.stdout.readline()
+        time.sleep(random.Random(i).uniform(0, 0.1))
+        process.kill()
+        process.communicate()
+        try:
+            assert Conversation.load(file).turns
+        except Exception as error:
+            broken.append(repr(error))
+    note(f"{times * 5} kills while a conversation is saved", f"{times * 5 - len(broken)} files are whole",
+         "; ".join(broken[:2]))
+
+
+def input_(scratch: Path, times: int) -> None:
+    """Random damage to what people hand in: whatever happens, one line and no traceback."""
+    sys.path.insert(0, str(CODE))
+    from assistant.conversation import Conversation
+    from utils import corpora, course_data
+    from utils.runtime import UserError
+
+    seeds = {
+        ".csv": b"text,label\n" + b"".join(b'"review %d, long",%d\n' % (i, i % 2) for i in range(60)),
+        ".jsonl": b"".join(b'{"text": "review %d", "label": %d}\n' % (i, i % 2) for i in range(60)),
+        ".json": (REPOSITORY / "data" / "sample_prompts.json").read_bytes()[:3000],
+        ".txt": b"A first document.\n\nA second one. " * 40,
+        ".chat": b'{"system": "", "turns": [{"user": "a", "assistant": "b"}]}',
+    }
+    readers = {".csv": corpora.read_labelled_file, ".jsonl": corpora.read_labelled_file,
+               ".json": course_data.load_prompts_file, ".chat": Conversation.load,
+               ".txt": lambda path: corpora.load_corpus(str(path), 0, None)}
+    bits = [b"\x00", b"\xff", b'"', b",", b"\n", b"\r", b"{", b"}", b"[", b"\\ud83d", "\u2028".encode(), b"\xef\xbb\xbf",
+            b"9" * 5000, b'"' * 3, b"null", b"NaN", b";", b"\t"]
+    for ending, whole in seeds.items():
+        ends, wrong = {}, []
+        for i in range(times * 20):
+            rng, data = random.Random(f"{ending} {i}"), bytearray(whole)
+            for _ in range(rng.randrange(1, 6)):
+                at = rng.randrange(len(data) + 1)
+                data[at:at + rng.randrange(0, 20)] = rng.choice(bits)
+            file = scratch / f"damaged{ending}"
+            file.write_bytes(data)
+            try:
+                readers[ending](file)
+                end = "read"
+            except UserError as error:
+                end = "one line" if "\n" not in str(error) else "several lines"
+            except Exception as error:
+                end = type(error).__name__
+                wrong.append(f"{end}: {error}")
+            ends[end] = ends.get(end, 0) + 1
+        note(f"{times * 20} damaged {ending} files", str(ends), "; ".join(wrong[:2]))
+
+
+def together(scratch: Path, times: int) -> None:
+    """Two runs into one folder at once: one of them is refused, the other is whole."""
+    folder = scratch / "shared"
+    both = [start("ex_01", "--output", folder) for _ in range(2)]
+    ends = sorted(finish(process) for process in both)
+    good = [code for code, _ in ends] == [0, 2] and "another run" in ends[1][1] and measured(folder)
+    note("two runs into one folder at once", f"exit statuses {[code for code, _ in ends]}", "" if good else str(ends))
+
+
+def surroundings(scratch: Path, times: int) -> None:
+    """Full disk, folders that cannot be read or written, no HOME, closed input, odd variables, a jumping clock."""
+    expect("no HOME", "ex_01", "--output", scratch / "home", status=0, environment={"HOME": "/nonexistent"})
+    expect("an unknown --device", "ex_02", "--device", "tpu")
+    expect("MPLBACKEND of another environment", "ex_02", "--output", scratch / "mpl", status=0,
+           environment={"MPLBACKEND": "module://matplotlib_inline.backend_inline_no"})
+    expect("RANK is empty", "ex_01", "--output", scratch / "rank", status=0, environment={"RANK": ""})
+    expect("an output below a file", "ex_01", "--output", Path(__file__) / "out", says="cannot write")
+    expect("standard input is closed", "ex_04", "--output", scratch / "closed", status=0, stdin=None,
+           preexec_fn=lambda: os.close(0))
+    for name in ("read-only", "unreadable"):
+        cache = scratch / name
+        cache.mkdir()
+        cache.chmod(0o555 if name == "read-only" else 0)
+        expect(f"a {name} HF_HOME", "ex_01", "--output", scratch / f"out-{name}", status=0,
+               environment={"HF_HOME": str(cache)})
+        cache.chmod(0o755)
+    expect("cp1252 output", "ex_02", "--output", scratch / "cp1252", status=0,
+           environment={"PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"})
+    expect("a path of 200 characters", "ex_01", "--output", scratch / ("long" * 25) / ("path" * 25), status=0)
+    small = scratch / "small"
+    small.mkdir()
+    if os.name == "posix" and subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", small],
+                                             capture_output=True).returncode == 0:
+        try:
+            expect("a disk that is full", "ex_01", "--output", small / "out")
+            expect("a disk that is full", "ex_03", "--output", small / "out")
+        finally:
+            subprocess.run(["umount", small])
+    else:
+        note("a disk that is full", "not tried: no tmpfs can be mounted here")
+
+
+CHAPTERS = {"kills": kills, "saves": saves, "input": input_, "together": together, "surroundings": surroundings}
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("chapters", nargs="*", default=list(CHAPTERS), metavar="CHAPTER")
+    parser.add_argument("--times", type=int, default=20)
+    args = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory(prefix="faults-") as scratch:
+        for name in args.chapters:
+            (Path(scratch) / name).mkdir()
+            CHAPTERS[name](Path(scratch) / name, args.times)
+    lost = sum(bool(row[2]) for row in rows)
+    print(f"\n{len(rows)} rows, {lost} in which something was lost or ended otherwise than it should")
+    return 1 if lost else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
