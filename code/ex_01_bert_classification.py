@@ -1,232 +1,233 @@
 """Exercise 1: fine-tune a pre-trained BERT to tell good movie reviews from bad ones.
 
-You will see (1) how text becomes tokens, (2) what simple baselines reach, (3) fine-tuning with the Trainer, (4) how
-good the result is, where it errs and which words moved it, (5) that one word has other vectors in other sentences.
+You will see (1) how text becomes tokens, (2) what simple baselines reach, (3) fine-tuning with the
+Trainer, (4) how good the result is, where it errs and which words moved it, (5) that one word has
+other vectors in other sentences.
 
-    python code/ex_01_bert_classification.py                      quick: minutes on two CPU cores, under 3 GB
-    python code/ex_01_bert_classification.py --preset smoke       random tiny model, seconds: does it all run?
-    python code/ex_01_bert_classification.py --predict "A lovely film"      ask the model that you trained
+    python code/ex_01_bert_classification.py                      minutes on two CPU cores
+    python code/ex_01_bert_classification.py --preset smoke       random tiny model: does it run?
+    python code/ex_01_bert_classification.py --predict "A lovely film"      ask your trained model
+
+Training runs in bf16 where the processor is fast at it; all that is measured runs in fp32.
 """
 
 from __future__ import annotations
 
 import math
+import random
 import re
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils.runtime import UserError, is_main_process, positive_int, run, shared_parser
+from utils import runtime
+from utils.runtime import UserError, is_main_process
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from utils.checkpoints import Checkpoint
-    from utils.corpora import Reviews
-    from utils.reporting import OutputFolder
-
-METRIC = str(Path(__file__).resolve().parent / "utils" / "accuracy_f1.py")
-LARGE = 60_000_000  # parameters; above it, quick takes fewer reviews, so that BERT-base too stays near ten minutes
-# Reviews per split (None: all). In quick's one epoch, dropout and training the word embeddings as well would take a
-# quarter of the time and gain nothing; in full's three they are worth it.
-PRESETS = {
-    "smoke": {"train": 400, "validation": 80, "test": 84, "epochs": 2, "learning_rate": 3e-3, "max_length": 64,
-              "dropout": 0.1, "train_embeddings": True},
-    "quick": {"train": 7900, "validation": 500, "test": 1500, "epochs": 1, "learning_rate": 5e-5, "max_length": 128,
-              "dropout": 0.0, "train_embeddings": False},
-    "quick, large model": {"train": 2000, "validation": 300, "test": 500, "epochs": 1, "learning_rate": 5e-5,
-                           "max_length": 128, "dropout": 0.0, "train_embeddings": False},
-    "full": {"train": None, "validation": None, "test": None, "epochs": 3, "learning_rate": 3e-5, "max_length": 256,
-             "dropout": 0.1, "train_embeddings": True},
-}
-
-
-def parse_arguments(argv: list[str] | None):
-    parser = shared_parser(__doc__, "ex_01")
-    add = parser.add_argument
-    add("--data", metavar="NAME", help="rotten_tomatoes, imdb, packaged (from PyPI), tiny, or a .csv or .jsonl file "
-        "with columns text and label; default: rotten_tomatoes, or packaged if the Hub is out of reach")
-    add("--batch-size", type=positive_int, default=16, help="reviews per training step (default: %(default)s)")
-    add("--max-length", type=positive_int, help="tokens after which a review is cut (default: the preset's)")
-    add("--predict", action="append", metavar="TEXT", help="label a text with the saved model, repeatable")
-    return parser.parse_args(argv)
-
 
 # Part 1: from text to tokens
 
 
-def encode(tokenizer, texts: list[str], max_length: int) -> dict[str, list[list[int]]]:
-    """Token ids of each text with [CLS] and [SEP], cut at max_length, not padded: padding is done batch by batch.
+def encode(tokenizer, texts: list[str], max_length: int):
+    """Token ids of each text, with the tokenizer's special tokens, cut at max_length, not padded.
 
-    Returns input_ids and attention_mask (and token_type_ids for BERT), one list per text.
+    Returns a dictionary of input_ids, attention_mask (and token_type_ids for BERT), each one list
+    of integers per text: ["Great fun."] is [[101, 2307, 4569, 1012, 102]] with BERT's vocabulary.
+    Padding is left to the batches, because a batch of short texts needs little.
     """
-    return dict(tokenizer(texts, truncation=True, max_length=max_length))
+    return tokenizer(texts, truncation=True, max_length=max_length)
 
 
-def show_tokens(tokenizer, sentence: str) -> None:
-    """Print how a sentence and a shorter one look to the model, in one padded batch."""
-    from utils import reporting
+def find_word(tokenizer, sentence: str, word: str) -> list[int]:
+    """The positions of a word's tokens in the encoded sentence; several if it is cut into pieces.
 
-    batch = tokenizer([sentence, "Great fun."], padding=True)
-    columns = []
-    for ids, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True):
-        columns += [tokenizer.convert_ids_to_tokens(ids), ids, mask]
-    reporting.table("One batch of two sentences", ["token", "id", "attention mask"] * 2,
-                    [list(row) for row in zip(*columns, strict=True)])
-    reporting.say(f"The vocabulary has {len(tokenizer):,} entries. A rare word is cut into pieces (## continues a "
-                  "word); [PAD] fills the shorter sentence, and a mask of 0 tells the model to look away from it.")
+    Compares characters, not the spelling of tokens, which every tokenizer marks in its own way.
+    "it" is at [4] in "[CLS] so was it", and never in "with". Raises ValueError if it is not there.
+    """
+    found = re.search(rf"(?<!\w){re.escape(word)}(?!\w)", sentence, re.IGNORECASE)
+    if not found:
+        raise ValueError(f"the word {word!r} is not in {sentence!r}")
+    begin, end = found.span()
+    offsets = tokenizer(sentence, return_offsets_mapping=True)["offset_mapping"]
+    return [i for i, (a, b) in enumerate(offsets) if a < end and b > begin]
 
 
-def show_masked_guesses(checkpoint, tokenizer, sentence: str, device: str) -> list[str]:
-    """Print and return the five likeliest words for [MASK], or say why this checkpoint cannot guess."""
-    import torch
-    from transformers import AutoConfig, AutoModelForMaskedLM
+def masked_guesses(model, tokenizer, sentence: str, top_k: int = 5) -> list[tuple[str, float]]:
+    """The likeliest words for [MASK] in a sentence and their probabilities, the likeliest first.
 
-    from utils import checkpoints, reporting
+    model: with the masked-LM head that it was pre-trained with (Devlin et al. 2019, section 3.1).
+    "Paris is the [MASK] of France." gives ("capital", 0.997) with BERT-base.
+    """
+    from transformers import pipeline
 
-    architectures = checkpoints.load(AutoConfig, checkpoint).architectures or []
-    if not any("MaskedLM" in name or "PreTraining" in name for name in architectures):
-        reporting.say(f"No guesses for [MASK]: this checkpoint holds {', '.join(architectures) or 'an encoder'} alone. "
-                      "The masked-LM head, which BERT was pre-trained with, was not saved with it, and a new one would "
-                      "guess at random.")
-        return []
-    model = checkpoints.load(AutoModelForMaskedLM, checkpoint).to(device).eval()
-    batch = tokenizer(sentence.replace("[MASK]", tokenizer.mask_token), return_tensors="pt").to(device)
-    with torch.no_grad():
-        logits = model(**batch).logits[batch["input_ids"] == tokenizer.mask_token_id][0]
-    top = logits.softmax(-1).topk(5)
-    words = tokenizer.convert_ids_to_tokens(top.indices.tolist())
-    reporting.table(sentence, ["guess", "probability"],
-                    [list(row) for row in zip(words, top.values.tolist(), strict=True)])
-    return words
+    fill = pipeline("fill-mask", model=model, tokenizer=tokenizer, device=model.device, top_k=top_k)
+    guesses = fill(sentence.replace("[MASK]", tokenizer.mask_token))
+    return [(guess["token_str"].strip(), guess["score"]) for guess in guesses]
 
 
 # Part 2: what is easy without BERT
 
 
-def baselines(train: dict, test: dict) -> dict[str, float]:
-    """Test accuracy of two honest baselines: the commoner label, and TF-IDF with logistic regression.
+def baselines(train: dict, test: dict) -> dict[str, float | None]:
+    """Test accuracy of two baselines: the commoner label, and TF-IDF with logistic regression.
 
-    train, test: {"text": list of strings, "label": list of 0 and 1}.
+    train, test: {"text": list of strings, "label": list of 0 and 1}. Both learn from train alone:
+    the vocabulary, the weights, and which label is the commoner one. With labels [1, 1, 0] in train
+    and [1, 0, 0, 0] in test, "majority" is 0.25. "tfidf" is None where no text has a word of two
+    letters.
     """
-    from sklearn.dummy import DummyClassifier
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
-    majority = DummyClassifier(strategy="most_frequent").fit(train["text"], train["label"])
-    tfidf = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True),
-                          LogisticRegression(C=10, max_iter=1000))
-    tfidf.fit(train["text"], train["label"])
-    return {"majority": majority.score(test["text"], test["label"]),
-            "tfidf_logistic_regression": tfidf.score(test["text"], test["label"])}
+    commoner = Counter(train["label"]).most_common(1)[0][0]
+    result = {"majority": test["label"].count(commoner) / len(test["label"]), "tfidf": None}
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+    if any(map(vectorizer.build_analyzer(), train["text"])):
+        model = make_pipeline(vectorizer, LogisticRegression(C=10, max_iter=1000))
+        model.fit(train["text"], train["label"])
+        result["tfidf"] = model.score(test["text"], test["label"])
+    return result
 
 
 # Part 3: fine-tuning
 
 
 def compute_metrics(prediction) -> dict[str, float]:
-    """Accuracy and F1 from a Trainer's EvalPrediction: logits (reviews, 2) and labels (reviews,)."""
-    return score(prediction.predictions.argmax(-1), prediction.label_ids)
+    """Accuracy and F1 from a Trainer's EvalPrediction, by the `evaluate` library.
 
+    prediction.predictions: logits or probabilities (reviews, 2); prediction.label_ids: (reviews,).
+    If the larger ones say [1, 1, 0, 0] and [1, 0, 0, 0] is true, accuracy is 0.75, F1 of 1 is 2/3.
+    """
+    from utils.accuracy_f1 import accuracy_f1
 
-def score(predictions, references) -> dict[str, float]:
-    """{"accuracy": ..., "f1": ...} of labels 0 and 1, by the `evaluate` library."""
-    import evaluate
-
-    return evaluate.load(METRIC, keep_in_memory=True).compute(predictions=predictions, references=references)
+    return accuracy_f1(prediction.predictions.argmax(-1), prediction.label_ids)
 
 
 def training_order(lengths: list[int], batch_size: int, epochs: int, seed: int) -> list[int]:
-    """Indices of the training examples in the order of use: similar lengths side by side, each epoch shuffled anew.
+    """Indices of the training examples in the order of use, batch after batch, epoch after epoch.
 
-    Batches of similar length need little padding. The order depends on nothing but the seed, so a resumed run sees
-    exactly what the uninterrupted one would have seen. Returns len(lengths) * epochs indices.
+    Each epoch is shuffled anew, then 50 batches at a time are sorted by length and cut: a batch of
+    similar lengths needs little padding. The last batch of an epoch is filled up with examples
+    from its beginning. The order depends on the seed alone, so a resumed run sees what an
+    uninterrupted one sees. Lengths [9, 1, 8, 1] in batches of two: [1, 3, 2, 0], or [2, 0, 3, 1].
     """
-    import torch
-    from transformers.trainer_pt_utils import get_length_grouped_indices
+    shuffle, order = random.Random(seed), []
+    for _ in range(epochs):
+        epoch = shuffle.sample(range(len(lengths)), len(lengths))
+        epoch += epoch[:-len(epoch) % batch_size]
+        batches = []
+        for start in range(0, len(epoch), 50 * batch_size):
+            pool = sorted(epoch[start:start + 50 * batch_size], key=lambda i: lengths[i])
+            batches += [pool[i:i + batch_size] for i in range(0, len(pool), batch_size)]
+        shuffle.shuffle(batches)
+        order += [i for batch in batches for i in batch]
+    return order
 
-    return [i for epoch in range(epochs) for i in get_length_grouped_indices(
-        lengths, batch_size, generator=torch.Generator().manual_seed(seed + epoch))]
 
+def make_trainer(session, model, tokenizer, reviews):
+    """A Trainer that pads batch by batch, validates as it goes and keeps the best checkpoint."""
+    from datasets import Dataset
+    from transformers import DataCollatorWithPadding, Trainer
 
-def make_trainer(setup: Setup, args):
-    """A Trainer that pads per batch, groups by length, validates while training and keeps the best checkpoint."""
-    from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
+    from utils import training
 
-    from utils.runtime import precision, processes
-
-    preset, tokenizer = setup.preset, setup.tokenizer
-    tokens = {part: setup.reviews.splits[part].map(
-        lambda rows: encode(tokenizer, rows["text"], preset["max_length"]), batched=True, remove_columns="text")
-        for part in ("train", "validation")}
-    lengths = {part: [len(ids) for ids in tokens[part]["input_ids"]] for part in tokens}
-    order = training_order(lengths["train"], args.batch_size, preset["epochs"], args.seed)
-    steps = math.ceil(len(order) / args.batch_size)
-    often = math.ceil(steps / 6)
-    settings = TrainingArguments(
-        output_dir=str(setup.output.checkpoints), seed=args.seed, learning_rate=preset["learning_rate"],
-        warmup_steps=0.1, weight_decay=0.01,
-        num_train_epochs=1,  # the order below holds all epochs, one after the other
-        train_sampling_strategy="sequential",
-        per_device_train_batch_size=max(1, args.batch_size // processes()),
-        per_device_eval_batch_size=64,
-        bf16=precision(setup.device) == "bf16", use_cpu=setup.device == "cpu",
-        dataloader_pin_memory=setup.device == "cuda",
-        eval_strategy="steps", eval_steps=often, save_strategy="steps", save_steps=often, save_total_limit=2,
-        load_best_model_at_end=True, metric_for_best_model="accuracy", logging_steps=max(1, often // 5),
-        average_tokens_across_devices=False,  # the loss is a mean per review; True would double it on 2 processes
-        ddp_find_unused_parameters=False, report_to="none", disable_tqdm=True,
-    )
-    by_length = sorted(range(len(lengths["validation"])), key=lengths["validation"].__getitem__)
-    return Trainer(model=setup.model, args=settings, train_dataset=tokens["train"].select(order),
-                   eval_dataset=tokens["validation"].select(by_length), processing_class=tokenizer,
-                   data_collator=DataCollatorWithPadding(tokenizer), compute_metrics=compute_metrics)
+    settings, tokens = session.settings, {}
+    for part in ("train", "validation"):
+        rows = reviews.splits[part].to_dict()
+        columns = encode(tokenizer, rows["text"], settings.max_length)
+        tokens[part] = Dataset.from_dict({**columns, "labels": rows["label"]})
+    order = training_order([len(ids) for ids in tokens["train"]["input_ids"]],
+                           settings.batch_size, settings.epochs, settings.seed)
+    return Trainer(
+        model=model, processing_class=tokenizer, data_collator=DataCollatorWithPadding(tokenizer),
+        train_dataset=tokens["train"].select(order), eval_dataset=tokens["validation"],
+        compute_metrics=compute_metrics,
+        args=training.training_arguments(
+            session, settings.batch_size, every=math.ceil(len(order) / settings.batch_size / 6),
+            train_sampling_strategy="sequential", num_train_epochs=1,  # the order holds them all
+            learning_rate=settings.learning_rate, per_device_eval_batch_size=64,
+            metric_for_best_model="accuracy"))
 
 
 # Part 4: how good is it, and why does it err?
 
 
-def predict_probabilities(model, tokenizer, texts: list[str], max_length: int, batch_size: int = 64) -> np.ndarray:
+def predict_probs(model, tokenizer, texts: list[str], max_length: int) -> np.ndarray:
     """Probability of each label for each text: an array (texts, labels), rows in the order given.
 
-    Texts are batched by length, which saves padding and, thanks to the attention mask, changes no result.
+    Always in fp32: bf16 would change the third digit, and with it the calibration. Texts of similar
+    length share a batch, which saves padding and, thanks to the attention mask, changes no result.
     """
+    import numpy as np
     import torch
-    from transformers import DataCollatorWithPadding
 
-    from utils.runtime import precision
-
-    columns = encode(tokenizer, texts, max_length)
-    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-    order = sorted(range(len(texts)), key=lambda i: len(rows[i]["input_ids"]))
-    collate, device = DataCollatorWithPadding(tokenizer), model.device.type
-    probabilities = torch.empty(len(texts), model.config.num_labels)
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    probs = np.empty((len(texts), model.config.num_labels))
     model.eval()
-    with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=precision(device) == "bf16"):
-        for start in range(0, len(order), batch_size):
-            chosen = order[start:start + batch_size]
-            batch = collate([rows[i] for i in chosen]).to(model.device)
-            probabilities[chosen] = model(**batch).logits.float().softmax(-1).cpu()
-    return probabilities.numpy()
+    for start in range(0, len(texts), 64):
+        chosen = order[start:start + 64]
+        rows = encode(tokenizer, [texts[i] for i in chosen], max_length)
+        batch = tokenizer.pad(rows, return_tensors="pt").to(model.device)
+        with torch.inference_mode():
+            probs[chosen] = model(**batch).logits.softmax(-1).cpu()
+    return probs
+
+
+def calibration_bins(confidence: np.ndarray, right: np.ndarray, bins: int = 10) -> list[tuple]:
+    """Examples grouped by confidence in equal steps from 0 to 1: (number, confidence, accuracy).
+
+    confidence: (n,) probability of the predicted label; right: (n,) booleans. A group has its
+    means; empty ones are left out. [0.9, 0.92] and [True, False] give [(2, 0.91, 0.5)].
+    """
+    bin_of = (confidence * bins).astype(int).clip(max=bins - 1)
+    chosen = [bin_of == b for b in range(bins) if (bin_of == b).any()]
+    return [(int(c.sum()), float(confidence[c].mean()), float(right[c].mean())) for c in chosen]
 
 
 def calibration_error(confidence: np.ndarray, right: np.ndarray, bins: int = 10) -> float:
-    """Expected calibration error: mean over bins of |accuracy - confidence|, weighted by the bin's share of examples.
+    """Expected calibration error: the mean |accuracy - confidence| of the groups, weighted by size.
 
-    confidence: (n,) probability of the predicted label; right: (n,) booleans. Guo et al. 2017, arXiv 1706.04599, eq. 3.
+    Arguments as for `calibration_bins`, whose example has an error of 0.41. Guo et al. 2017, arXiv
+    1706.04599, equation 3.
     """
-    bin_of = (confidence * bins).clip(0, bins - 1).astype(int)
-    return float(sum(abs(right[bin_of == b].sum() - confidence[bin_of == b].sum()) for b in range(bins)) / len(right))
+    groups = calibration_bins(confidence, right, bins)
+    return sum(n * abs(accuracy - mean) for n, mean, accuracy in groups) / len(right)
 
 
-def word_influence(text: str, predict: Callable[[list[str]], np.ndarray]) -> list[tuple[str, float]]:
-    """How much each word moved the prediction: P(positive | text) - P(positive | text without that word).
+def accuracy_by_length(lengths: np.ndarray, right: np.ndarray, groups: int = 4) -> list[dict]:
+    """Accuracy of the shortest quarter of the reviews, and so on to the longest, with intervals.
 
-    predict: list of texts -> probabilities (texts, 2). Returns (word, influence) in the order of the text.
+    lengths: (n,) words; right: (n,) booleans. Returns {"from", "to" (words), "reviews", "accuracy",
+    "interval" (95 %)} per group: [3, 9, 2, 8] in two groups gives one from 2 to 3, one from 8 to 9.
+    """
+    import numpy as np
+
+    from utils.stats import accuracy_interval
+
+    shortest_first = np.argsort(lengths, kind="stable")
+    return [{"from": int(lengths[group[0]]), "to": int(lengths[group[-1]]), "reviews": len(group),
+             **accuracy_interval(int(right[group].sum()), len(group))}
+            for group in np.array_split(shortest_first, groups) if len(group)]
+
+
+def confident_mistakes(probs: np.ndarray, labels: np.ndarray, most: int = 5) -> list[int]:
+    """Which reviews were labelled wrongly, the most confident mistake first: at most `most`.
+
+    probs: (n, 2); labels: (n,). With [[0.4, 0.6], [0.2, 0.8], [0.9, 0.1]] and true labels [0, 1, 1]
+    it is [2, 0].
+    """
+    wrong = (probs.argmax(-1) != labels).nonzero()[0]
+    return sorted(wrong.tolist(), key=lambda i: -probs[i].max())[:most]
+
+
+def word_influence(text: str, predict: Callable[[list[str]], np.ndarray]) -> list[tuple]:
+    """How much each word moved the prediction: P(positive | text) - P(positive | text without it).
+
+    predict: list of texts -> probabilities (texts, 2). Returns (word, influence) in the order of
+    the text. If "a great film" has 0.9 and "a film" 0.4, the influence of "great" is 0.5.
     """
     words = text.split()
     without = [" ".join(words[:i] + words[i + 1:]) for i in range(len(words))]
@@ -234,339 +235,293 @@ def word_influence(text: str, predict: Callable[[list[str]], np.ndarray]) -> lis
     return [(word, float(positive[0] - p)) for word, p in zip(words, positive[1:], strict=True)]
 
 
-def show_influence(text: str, influence: list[tuple[str, float]]) -> None:
-    """Print a text with its words coloured: green pushed towards positive, red towards negative."""
-    from rich.text import Text
-
-    from utils import reporting
-
-    line, strongest = Text("  "), max((abs(v) for _, v in influence), default=0) or 1
-    for word, value in influence:
-        strength = int(200 * abs(value) / strongest)
-        colour = f"black on rgb({255 - strength},255,{255 - strength})" if value > 0 else \
-            f"black on rgb(255,{255 - strength},{255 - strength})"
-        line.append(word, style=colour if strength > 40 else None).append(" ")
-    reporting.console().print(line)
-    top = sorted(influence, key=lambda pair: -abs(pair[1]))[:3]
-    reporting.say("    strongest: " + ", ".join(f"{word} {value:+.2f}" for word, value in top))
-
-
-def evaluate_once(model, tokenizer, test: dict, max_length: int, output) -> dict:
-    """Touch the test split, once: print, draw and return accuracy, F1, interval, calibration, errors, influences."""
-    import numpy as np
-
-    from utils import corpora, plots, reporting
-    from utils.intervals import accuracy_interval
-
-    def predict(texts):
-        return predict_probabilities(model, tokenizer, texts, max_length)
-
-    probabilities, labels = predict(test["text"]), np.array(test["label"])
-    predicted, confidence = probabilities.argmax(-1), probabilities.max(-1)
-    right = predicted == labels
-    low, high = accuracy_interval(int(right.sum()), len(right))["interval"]
-    results = {**score(predicted, labels), "accuracy_95_interval": [low, high],
-               "calibration_error": calibration_error(confidence, right), "test_examples": len(labels)}
-    reporting.say(f"accuracy {results['accuracy']:.3f} (95 % interval {low:.3f} to {high:.3f}), F1 {results['f1']:.3f},"
-                  f" mean confidence {confidence.mean():.3f}, calibration error {results['calibration_error']:.3f}")
-    output.save_figure("confusion_matrix.png", plots.confusion_matrix(labels, predicted, corpora.LABELS))
-    output.save_figure("calibration.png", plots.calibration(confidence, right))
-
-    lengths = np.array([len(text.split()) for text in test["text"]])
-    edges = np.quantile(lengths, [0, 0.25, 0.5, 0.75, 1]).astype(int)
-    rows = []
-    for low_edge, high_edge in zip([edges[0], *(edges[1:4] + 1)], edges[1:], strict=True):
-        chosen = (lengths >= low_edge) & (lengths <= high_edge)
-        if chosen.any():
-            rows.append([f"{low_edge} to {high_edge}", int(chosen.sum()), float(right[chosen].mean())])
-    reporting.table("Accuracy by length", ["words", "reviews", "accuracy"], rows)
-    results["accuracy_by_length"] = [{"words": w, "reviews": n, "accuracy": a} for w, n, a in rows]
-
-    worst = sorted(np.flatnonzero(~right), key=lambda i: -confidence[i])[:5]
-    names = model.config.id2label
-    mistakes = [{"text": test["text"][i], "label": names[labels[i]], "predicted": names[predicted[i]],
-                 "confidence": float(confidence[i])} for i in worst]
-    reporting.table("The most confident mistakes", ["text", "label", "predicted", "confidence"],
-                    [list(m.values()) for m in mistakes])
-    reporting.say("Which words moved the prediction, leaving each out? Green towards positive, red towards negative.")
-    shown = [int(i) for i in [*np.flatnonzero(right)[:2], *worst[:2]]]
-    results["influences"] = [{"text": text, "words": word_influence(text, predict)}
-                             for text in (test["text"][i] for i in shown)]
-    for item in results["influences"]:
-        show_influence(item["text"], item["words"])
-    return {**results, "most_confident_mistakes": mistakes}
-
-
 # Part 5: one word, several vectors
 
 
 def word_vectors(encoder, tokenizer, sentence: str, word: str) -> torch.Tensor:
-    """The contextual vectors of a word that occurs in a sentence: a tensor (layers + 1, hidden), on the CPU.
+    """The contextual vectors of a word in a sentence: a tensor (layers + 1, hidden), on the CPU.
 
-    Row 0 is the input embedding, row i the output of layer i; a word of several pieces gets their mean.
+    Row 0 is the input embedding, row i the output of layer i; a word of several pieces gets the
+    mean of theirs. BERT-base gives (13, 768).
     """
     import torch
 
-    begin, end = re.search(rf"\b{re.escape(word)}\b", sentence, re.IGNORECASE).span()
-    batch = tokenizer(sentence, return_tensors="pt", return_offsets_mapping=True)
-    offsets = batch.pop("offset_mapping")[0].tolist()
-    pieces = [i for i, (a, b) in enumerate(offsets) if a < end and b > begin]
-    with torch.no_grad():
-        states = encoder(**batch.to(encoder.device), output_hidden_states=True).hidden_states
-    return torch.stack([state[0, pieces].mean(0) for state in states]).float().cpu()
+    batch = tokenizer(sentence, return_tensors="pt").to(encoder.device)
+    with torch.inference_mode():
+        hidden_states = encoder(**batch, output_hidden_states=True).hidden_states
+    pieces = find_word(tokenizer, sentence, word)
+    return torch.stack([state[0, pieces].mean(0) for state in hidden_states]).float().cpu()
 
 
 def cosine_matrix(vectors: torch.Tensor) -> torch.Tensor:
-    """Cosine similarity of every pair: (n, d) -> (n, n)."""
+    """Cosine similarity of each pair: (n, d) -> (n, n). [[3, 0], [0, 2]] gives [[1, 0], [0, 1]]."""
     unit = vectors / vectors.norm(dim=-1, keepdim=True)
     return unit @ unit.T
 
 
 def sense_similarity(vectors: torch.Tensor, senses: list[str]) -> tuple[float, float]:
-    """Mean cosine of the pairs of sentences with the same sense, and of those with different senses.
+    """Mean cosine of the pairs of sentences with the same sense, and of those with another one.
 
-    vectors: (sentences, hidden), senses: one name per sentence.
+    vectors: (sentences, hidden); senses: one name per sentence. No sentence is paired with itself.
+    [[1, 0], [1, 0], [0, 1], [0, 1]] with senses ["a", "a", "b", "b"] gives (1.0, 0.0).
     """
     import torch
 
-    cosines, same = cosine_matrix(vectors), torch.tensor([[a == b for b in senses] for a in senses])
-    off_diagonal = ~torch.eye(len(senses), dtype=torch.bool)
-    return cosines[same & off_diagonal].mean().item(), cosines[~same].mean().item()
+    cosines = cosine_matrix(vectors)
+    same = torch.tensor([[a == b for b in senses] for a in senses])
+    pairs = ~torch.eye(len(senses), dtype=torch.bool)
+    return cosines[same & pairs].mean().item(), cosines[~same].mean().item()
 
 
-def compare_senses(before, after, tokenizer, words: list[dict], output) -> dict:
-    """Print, draw and return how alike a word's vectors are within and across its senses, layer by layer."""
-    import torch
+def attention_from(encoder, tokenizer, sentence: str, word: str) -> torch.Tensor:
+    """Where a word looks: its attention to each token, a tensor (layers, heads, tokens).
 
-    from utils import plots, reporting
-
-    vectors, rows = {}, []
-    for item in words:
-        sentences = [(s["sense"], text) for s in item["senses"] for text in s["sentences"]]
-        item["order"] = [sense for sense, _ in sentences]
-        for name, encoder in (("before", before), ("after", after)):
-            vectors[item["word"], name] = torch.stack(
-                [word_vectors(encoder, tokenizer, text, item["word"]) for _, text in sentences])
-    layers = vectors[words[0]["word"], "before"].shape[1]
-    for layer in range(layers):
-        row = [layer]
-        for name in ("before", "after"):
-            pairs = [sense_similarity(vectors[w["word"], name][:, layer], w["order"]) for w in words]
-            row += [sum(p[0] for p in pairs) / len(pairs), sum(p[1] for p in pairs) / len(pairs)]
-        rows.append(row)
-    reporting.table("Cosine similarity of " + ", ".join(w["word"] for w in words) + " between sentences, by layer",
-                    ["layer", "same sense", "other sense", "same, tuned", "other, tuned"], rows)
-    word, order = words[0]["word"], words[0]["order"]
-    output.save_figure("word_similarity.png", plots.heat_maps(
-        [(f"'{word}', last layer, {name} fine-tuning", cosine_matrix(vectors[word, name][:, -1]), order, order)
-         for name in ("before", "after")], vmin=0, vmax=1))
-    output.save_figure("word_map.png", plots.sense_maps(
-        {w["word"]: (vectors[w["word"], "before"][:, -1].numpy(), w["order"]) for w in words}))
-    return {"columns": ["layer", "same_before", "other_before", "same_after", "other_after"], "rows": rows}
-
-
-def show_attention(encoder, tokenizer, sentence: str, query: str, output) -> list[tuple[str, float]]:
-    """Where does a word look? Draw attention.png; print and return the words that it attends to most.
-
-    encoder: loaded with attn_implementation="eager", the only way to get the attention weights out.
+    The last dimension sums to 1; a word of several pieces gets the mean of theirs. encoder: loaded
+    with attn_implementation="eager", the only one that hands its weights out, each of shape
+    (batch, heads, from, to). Vaswani et al. 2017, section 3.2.
     """
     import torch
-
-    from utils import plots, reporting
 
     batch = tokenizer(sentence, return_tensors="pt").to(encoder.device)
-    tokens = tokenizer.convert_ids_to_tokens(batch["input_ids"][0].tolist())
-    position = tokens.index(query)
-    with torch.no_grad():
-        weights = torch.stack(encoder(**batch, output_attentions=True).attentions)[:, 0].cpu()  # layer, head, from, to
-    from_query = weights[:, :, position].mean(1)  # (layers, tokens), the mean of a layer's heads
-    inner = from_query[:, 1:-1].mean(0)  # without [CLS] and [SEP], where unused attention is parked
-    ranked = sorted(zip(tokens[1:-1], inner.tolist(), strict=True), key=lambda pair: -pair[1])
-    nouns = [i for i, token in enumerate(tokens) if token in ("monkey", "banana")]
-    layer, head = divmod(int(weights[:, :, position, nouns or [position]].sum(-1).argmax()), weights.shape[1])
-    output.save_figure("attention.png", plots.heat_maps([
-        (f"Where '{query}' looks, mean of each layer's heads", from_query,
-         [f"layer {i + 1}" for i in range(len(weights))], tokens),
-        (f"Layer {layer + 1}, head {head + 1} (row looks at column): most from '{query}' to the nouns",
-         weights[layer, head], tokens, tokens)]))
-    reporting.say(f"'{query}' looks most at " + ", ".join(f"{token} {value:.2f}" for token, value in ranked[:5])
-                  + " (mean of all heads, [CLS] and [SEP] aside). See attention.png. Attention shows where information "
-                  "may flow, not why the model decides.")
-    return ranked
+    with torch.inference_mode():
+        layers = encoder(**batch, output_attentions=True).attentions
+    pieces = find_word(tokenizer, sentence, word)
+    return torch.stack([layer[0][:, pieces].mean(1) for layer in layers]).float().cpu()
 
 
-def explore_words(setup: Setup, tuned, prompts: dict) -> dict:
-    """Part 5 as a whole: senses of words before and after fine-tuning, then attention in one sentence."""
-    from transformers import AutoModel
+# The parts, put together from these functions
+
+
+def look_at_tokens(checkpoint, tokenizer, sentences: dict, device: str) -> dict:
+    """Part 1: a padded batch of two sentences, and guesses for a masked word if there is a head."""
+    from transformers import AutoModelForMaskedLM
 
     from utils import checkpoints
 
-    before = checkpoints.load(AutoModel, setup.checkpoint, dtype="float32", attn_implementation="eager")
-    before = before.to(setup.device).eval()
-    senses = compare_senses(before, tuned.base_model.eval(), setup.tokenizer, prompts["words_in_context"], setup.output)
-    attention = prompts["sentences"]["attention"]
-    looks_at = show_attention(before, setup.tokenizer, attention["text"], attention["query"], setup.output)
-    return {"sense_similarity": senses, "attention_from_it": looks_at}
+    batch = tokenizer([sentences["rare_word"], "Great fun."], padding=True)
+    model, loaded = checkpoints.load(AutoModelForMaskedLM, checkpoint, dtype="float32",
+                                     output_loading_info=True)
+    guesses = []
+    if tokenizer.mask_token and not loaded["missing_keys"]:  # a head that was not saved is random
+        guesses = masked_guesses(model.to(device).eval(), tokenizer, sentences["masked"])
+    return {"vocabulary": len(tokenizer), "pad_token": tokenizer.pad_token,
+            "tokens": [tokenizer.convert_ids_to_tokens(ids) for ids in batch["input_ids"]],
+            "input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"],
+            "masked": sentences["masked"], "guesses": guesses}
 
 
-# The whole lesson
+def fine_tune(session, model, tokenizer, reviews) -> dict:
+    """Part 3: train, or go on from a checkpoint, and save the best model in model/."""
+    from utils import training
+
+    trainer = make_trainer(session, model, tokenizer, reviews)
+    trained = training.train(trainer, session)
+    if is_main_process():
+        session.save_model("model", trainer.model, tokenizer)
+    return {**trained, "best_step": trainer.state.best_global_step,
+            "best_validation_accuracy": trainer.state.best_metric}
 
 
-def predict(args) -> dict:
-    """--predict: label texts with the model that an earlier run saved."""
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+def evaluate_once(model, tokenizer, test: dict, max_length: int) -> dict:
+    """Part 4: all that is measured on the test split, which the tuned model sees this once."""
+    import numpy as np
+    from sklearn.metrics import confusion_matrix
+    from transformers import EvalPrediction
 
-    from utils import checkpoints, hub, reporting, runtime
+    from utils.stats import accuracy_interval
 
-    if any(not text.strip() for text in args.predict):
-        raise UserError("--predict: the text is empty")
-    folder = args.output.expanduser().resolve() / "model"
-    if not hub.is_complete(folder, "model"):
-        raise UserError(f"--predict: there is no trained model in {folder}; run this exercise once without --predict")
-    device = runtime.start(args)
-    checkpoint = checkpoints.Checkpoint(str(folder), "folder", folder)
-    tokenizer = checkpoints.load(AutoTokenizer, checkpoint)
-    model = checkpoints.load(AutoModelForSequenceClassification, checkpoint).to(device)
-    longest = args.max_length or min(tokenizer.model_max_length, model.config.max_position_embeddings)
-    probabilities = predict_probabilities(model, tokenizer, args.predict, longest)
-    answers = [{"text": text, "label": model.config.id2label[int(p.argmax())], "probability": float(p.max())}
-               for text, p in zip(args.predict, probabilities, strict=True)]
-    reporting.table("", ["text", "label", "probability"], [list(a.values()) for a in answers])
-    return {"predictions": answers}
+    def predict(texts):
+        return predict_probs(model, tokenizer, texts, max_length)
 
-
-@dataclass
-class Setup:
-    """What all parts work on."""
-
-    device: str
-    checkpoint: Checkpoint
-    tokenizer: PreTrainedTokenizerBase
-    model: PreTrainedModel  # the encoder with a new classification head
-    preset: dict
-    reviews: Reviews
-    output: OutputFolder
-    resume_from: Path | None
+    texts, labels = test["text"], np.array(test["label"])
+    probs = predict(texts)
+    predicted, confidence = probs.argmax(-1), probs.max(-1)
+    right, wrong = predicted == labels, confident_mistakes(probs, labels)
+    return {
+        **compute_metrics(EvalPrediction(probs, labels)), "reviews": len(labels),
+        "interval": accuracy_interval(int(right.sum()), len(right))["interval"],
+        "confusion": confusion_matrix(labels, predicted, labels=[0, 1]),  # rows: true labels
+        "mean_confidence": confidence.mean(), "calibration": calibration_bins(confidence, right),
+        "calibration_error": calibration_error(confidence, right),
+        "by_length": accuracy_by_length(np.array([len(text.split()) for text in texts]), right),
+        "mistakes": [{"text": texts[i], "label": labels[i], "predicted": predicted[i],
+                      "confidence": confidence[i]} for i in wrong],
+        "influences": [word_influence(texts[i], predict)
+                       for i in [*right.nonzero()[0][:2], *wrong[:2]]]}
 
 
-def prepare(args) -> Setup:
-    """Find model and data, check what was asked for, claim the output folder, print the banner."""
+def compare_senses(encoder, tokenizer, words: list[dict]) -> dict:
+    """Part 5: each word's vectors within and across its senses, by layer; a map of the last."""
     import torch
+    from sklearn.decomposition import PCA
+
+    result = {}
+    for item in words:
+        rows = [(sense["sense"], text) for sense in item["senses"] for text in sense["sentences"]]
+        senses = [sense for sense, _ in rows]
+        vectors = torch.stack([word_vectors(encoder, tokenizer, text, item["word"])
+                               for _, text in rows])  # (sentences, layers + 1, hidden)
+        result[item["word"]] = {
+            "senses": senses, "cosines": cosine_matrix(vectors[:, -1]),
+            "by_layer": [sense_similarity(layer, senses) for layer in vectors.unbind(1)],
+            "map": PCA(2).fit_transform(vectors[:, -1])}
+    return result
+
+
+def look_where(encoder, tokenizer, sentence: str, word: str) -> dict:
+    """Part 5: a word's attention, and the tokens with the most of it, mean of all layers and heads.
+
+    Aside from the word itself, and from special tokens, where heads park attention that they have
+    no use for (Clark et al. 2019, section 3.2).
+    """
+    weights = attention_from(encoder, tokenizer, sentence, word)
+    batch = tokenizer(sentence, return_special_tokens_mask=True)
+    own = find_word(tokenizer, sentence, word)
+    aside = [special == 1 or i in own for i, special in enumerate(batch["special_tokens_mask"])]
+    tokens = tokenizer.convert_ids_to_tokens(batch["input_ids"])
+    means = zip(tokens, weights.mean((0, 1)).tolist(), aside, strict=True)
+    others = [(token, mean) for token, mean, left_out in means if not left_out]
+    return {"word": word, "tokens": tokens, "aside": aside, "weights": weights,
+            "most_attended": sorted(others, key=lambda pair: -pair[1])[:5]}
+
+
+# The whole lesson: what a run takes, and its course
+
+# Reviews per split (None: all of them). In quick's one epoch, dropout and training the word
+# embeddings as well would take a quarter of the time and gain nothing; in full's three they are
+# worth it. A model above `affordable` parameters gets fewer reviews, so that its minutes stay few.
+PRESETS = {
+    "smoke": {"train": 400, "validation": 80, "test": 84, "affordable": None, "epochs": 2,
+              "learning_rate": 3e-3, "max_length": 64, "dropout": 0.1, "train_embeddings": True,
+              "model": "tiny", "data": "tiny"},
+    "quick": {"train": 7900, "validation": 500, "test": 1500, "affordable": 30e6, "epochs": 1,
+              "learning_rate": 5e-5, "max_length": 128, "dropout": 0.0, "train_embeddings": False},
+    "full": {"train": None, "validation": None, "test": None, "affordable": None, "epochs": 3,
+             "learning_rate": 3e-5, "max_length": 256, "dropout": 0.1, "train_embeddings": True},
+}
+
+
+def parse(argv: list[str] | None):
+    parser = runtime.shared_parser(__doc__, "ex_01")
+    add = parser.add_argument
+    add("--data", metavar="NAME", help="rotten_tomatoes, imdb, packaged (from PyPI), tiny, or your "
+        "own file; default: rotten_tomatoes, or packaged if the Hub is out of reach")
+    add("--text-column", metavar="NAME", help="your file's column of texts (default: text)")
+    add("--label-column", metavar="NAME", help="your file's column of labels (default: label)")
+    add("--batch-size", type=runtime.positive_int, default=16, metavar="N",
+        help="reviews per training step (default: %(default)s)")
+    add("--max-length", type=runtime.positive_int, metavar="N",
+        help="tokens after which a review is cut (default: the preset's)")
+    add("--predict", action="append", metavar="TEXT", type=runtime.well_formed,
+        help="label a text with the saved model, repeatable")
+    return runtime.complete(parser, PRESETS, argv)
+
+
+def load_classifier(checkpoint, settings, **head):
+    """(tokenizer, model): an encoder with a classification head; UserError if it cannot do."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    from utils import checkpoints, corpora, reporting, runtime, training
+    from utils import checkpoints, training
 
-    device = runtime.start(args)
-    smoke = "tiny" if args.preset == "smoke" else None
-    checkpoint = checkpoints.find("encoder", args.model or smoke)
-    checkpoints.check_family(checkpoint, "encoder")
     tokenizer = checkpoints.load(AutoTokenizer, checkpoint)
-    model = checkpoints.load(AutoModelForSequenceClassification, checkpoint, num_labels=2, dtype="float32",
-                             id2label=dict(enumerate(corpora.LABELS)))
-    large = args.preset == "quick" and model.num_parameters() > LARGE
-    preset = dict(PRESETS["quick, large model" if large else args.preset])
+    model = checkpoints.load(AutoModelForSequenceClassification, checkpoint, dtype="float32",
+                             **head)
+    training.check_length(model, tokenizer, settings.max_length, "--max-length")
+    if not tokenizer.is_fast:
+        raise UserError(f"the tokenizer of {checkpoint.name} cannot say which characters a token "
+                        "came from, which part 5 needs; choose another --model")
+    return tokenizer, model
+
+
+def set_up(model, settings) -> dict[str, int | None]:
+    """Set the dropout and which weights are trained; return how many reviews each split has."""
+    import torch
+
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
-            module.p = preset["dropout"]
-    model.get_input_embeddings().requires_grad_(preset["train_embeddings"])
-    limit = min(tokenizer.model_max_length, model.config.max_position_embeddings)
-    if not 3 <= (args.max_length or limit) <= limit:
-        raise UserError(f"--max-length {args.max_length}: {checkpoint.name} takes 3 to {limit} tokens")
-    preset["max_length"] = args.max_length or min(preset["max_length"], limit)
-    reviews = corpora.load_reviews(args.data or smoke, args.seed, preset)
-    output = reporting.OutputFolder(args.output, "ex_01", {
-        "model": checkpoint.name, "data": reviews.name, "preset": args.preset, "seed": args.seed,
-        "batch size": args.batch_size, "max length": preset["max_length"]}, args.resume)
-    if is_main_process():
-        output.check_room(4 * 12 * model.num_parameters() / 1e6)  # three checkpoints (weights, two moments), the model
-    reporting.banner("Exercise 1: BERT for sentiment", {
-        "model": f"{checkpoint.name} ({checkpoint.source})", "": checkpoint.note,
-        "parameters": f"{model.num_parameters():,}, {model.num_parameters(only_trainable=True):,} of them trained",
-        "device": f"{device}, {runtime.precision(device)}, {runtime.threads()} threads",
-        "reviews": ": ".join(filter(None, (reviews.name, reviews.note))),
-        **{f"  {part}": corpora.balance(split) for part, split in reviews.splits.items()},
-        "expected": f"about {expected_minutes(model, tokenizer, reviews, preset, device):.1f} minutes of fine-tuning",
-        "output": reporting.shown(output.path),
-    })
-    resume_from = training.checkpoint_to_resume(output.checkpoints) if args.resume else None
-    if is_main_process() and not args.resume:
-        training.clear_checkpoints(output.checkpoints)
-    return Setup(device, checkpoint, tokenizer, model.to(device), preset, reviews, output, resume_from)
+            module.p = settings.dropout
+    model.get_input_embeddings().requires_grad_(settings.train_embeddings)
+    share = min(1, (settings.affordable or math.inf) / model.num_parameters())
+    sizes = {part: getattr(settings, part) for part in ("train", "validation", "test")}
+    return {part: size and max(40, round(size * share)) for part, size in sizes.items()}
 
 
-def expected_minutes(model, tokenizer, reviews, preset: dict, device: str) -> float:
-    """Minutes of fine-tuning by arithmetic: 6 x parameters x tokens (Kaplan et al. 2020) over the speed measured now.
+def predict(settings) -> dict:
+    """--predict: label texts with the model that an earlier run saved."""
+    from utils import training
+    from views import ex_01 as views
 
-    The embedding table is looked up, not multiplied, so it does not count. Small matrices reach about 60 % of the speed
-    of the large one that is timed.
-    """
-    from utils.runtime import precision
-    from utils.training import matmul_flops
-
-    sample = reviews.splits["train"]["text"][:200]
-    tokens = sum(map(len, encode(tokenizer, sample, preset["max_length"])["input_ids"])) / len(sample)
-    multiplied = model.num_parameters() - model.get_input_embeddings().weight.numel()
-    operations = 6 * multiplied * tokens * len(reviews.splits["train"]) * preset["epochs"]
-    return operations / (0.6 * matmul_flops(device, precision(device))) / 60
+    if not all(text.strip() for text in settings.predict):
+        raise UserError("--predict: the text is empty")
+    device, saved = runtime.start(settings), training.saved(settings, "--predict")
+    tokenizer, model = load_classifier(saved, settings)
+    probs = predict_probs(model.to(device), tokenizer, settings.predict, settings.max_length)
+    views.predictions(settings.predict, probs)
+    return {"probs": probs.tolist()}
 
 
 def main(argv: list[str] | None = None) -> dict:
-    """Run the exercise; returns what results.json holds. Raises UserError for mistakes that the user can mend."""
-    args = parse_arguments(argv)
-    if args.predict:
-        return predict(args)
+    """Run the exercise; returns what results.json holds. Raises UserError for a user's mistakes."""
+    settings = parse(argv)
+    if settings.predict:
+        return predict(settings)
+    from transformers import AutoModel
 
-    from utils import course_data, plots, reporting, runtime, training
+    from utils import checkpoints, corpora, course_data, training
+    from utils.session import Session
+    from views import ex_01 as views
 
-    clock, prompts = runtime.Stopwatch(), course_data.load_sample_prompts()
-    setup = prepare(args)
-    train, test = (setup.reviews.splits[part].to_dict() for part in ("train", "test"))
-    results = {"model": setup.checkpoint.name, "source": setup.checkpoint.source, "data": setup.reviews.name,
-               "preset": args.preset, "seed": args.seed, "device": setup.device,
-               "precision": runtime.precision(setup.device), "train_examples": len(train["text"])}
+    prompts = course_data.load_sample_prompts()
+    training.batch_per_process(settings.batch_size)  # complains before the work begins
+    with Session("ex_01", settings) as session:
+        checkpoint = checkpoints.fetch("encoder", settings.model)
+        checkpoints.check_family(checkpoint, "encoder")
+        tokenizer, model = load_classifier(checkpoint, settings, num_labels=2,
+                                           id2label=dict(enumerate(corpora.LABELS)),
+                                           ignore_mismatched_sizes=True)
+        reviews = corpora.load_reviews(settings.data, settings.seed, set_up(model, settings),
+                                       settings.text_column, settings.label_column)
+        train, test = (reviews.splits[part].to_dict() for part in ("train", "test"))
+        session.open("Exercise 1: BERT for sentiment",
+                     {"model": checkpoint.name, "source": checkpoint.source, "data": reviews.name,
+                      "reviews": {part: len(rows) for part, rows in reviews.splits.items()}},
+                     views.facts(checkpoint, model, reviews, session.device),
+                     disk_mb=4 * 12 * model.num_parameters() / 1e6)  # three checkpoints, the model
 
-    if is_main_process():
-        reporting.heading("Part 1: from text to tokens", "How is a word cut that the vocabulary does not hold?")
-        show_tokens(setup.tokenizer, prompts["sentences"]["rare_word"])
-        results["mask_guesses"] = show_masked_guesses(setup.checkpoint, setup.tokenizer, prompts["sentences"]["masked"],
-                                                      setup.device)
-        reporting.heading("Part 2: baselines", "Fine-tuning has to beat these on the same test split.")
-        results["baselines"] = baselines(train, test)
-        reporting.table("", ["baseline", "test accuracy"], [list(pair) for pair in results["baselines"].items()])
+        session.part("tokens", "Part 1: from text to tokens",
+                     "How is a word cut that the vocabulary does not hold?",
+                     lambda: look_at_tokens(checkpoint, tokenizer, prompts["sentences"],
+                                            session.device), views.tokens)
+        session.part("baselines", "Part 2: baselines",
+                     "Fine-tuning has to beat these on the same test split.",
+                     lambda: baselines(train, test), views.baselines)
+        session.part("training", "Part 3: fine-tuning",
+                     "Does the validation accuracy still rise at the end?",
+                     lambda: fine_tune(session, model.to(session.device), tokenizer, reviews),
+                     views.training, everywhere=True)
+        if not is_main_process():
+            return {}
 
-    reporting.heading("Part 3: fine-tuning", "Does the validation accuracy still rise at the end?")
-    trainer = make_trainer(setup, args)
-    results["train_seconds"] = training.train(trainer, setup.resume_from)
-    results["resumed_from_step"] = int(setup.resume_from.name.split("-")[1]) if setup.resume_from else 0
-    if not is_main_process():
-        return {}
-    results["history"] = trainer.state.log_history
-    since = f" since step {results['resumed_from_step']}" if setup.resume_from else ""
-    reporting.say(f"{results['train_seconds']:.0f} s{since}, best validation accuracy {trainer.state.best_metric:.3f} "
-                  f"at step {trainer.state.best_global_step}, which is the model kept.")
-    setup.output.save_model(trainer.model, setup.tokenizer)
-    setup.output.save_figure("learning_curves.png", plots.learning_curves(
-        results["history"], {"eval_accuracy": "validation accuracy", "eval_f1": "validation F1"}))
-
-    reporting.heading("Part 4: evaluation on the test split, once", "Compare with the baselines of part 2.")
-    results |= evaluate_once(trainer.model, setup.tokenizer, test, setup.preset["max_length"], setup.output)
-
-    reporting.heading("Part 5: one word, several vectors", "Where do the senses come apart? What did tuning change?")
-    results |= explore_words(setup, trainer.model, prompts)
-
-    results |= {"peak_memory_mb": runtime.peak_memory_mb(), "peak_gpu_memory_mb": runtime.peak_gpu_memory_mb(),
-                "minutes": clock.seconds / 60}
-    setup.output.save_results(results)
-    training.clear_checkpoints(setup.output.checkpoints)
-    setup.output.release()
-    reporting.heading("Done")
-    reporting.table("Test accuracy", ["method", "accuracy"], [
-        *(list(pair) for pair in results["baselines"].items()),
-        ["fine-tuned " + results["model"], results["accuracy"]]])
-    reporting.say(f"Done in {results['minutes']:.1f} minutes, peak memory {results['peak_memory_mb']:.0f} MB. Results, "
-                  f"plots (*.png) and the model are in {reporting.shown(setup.output.path)}")
-    return results
+        tokenizer, tuned = load_classifier(training.saved(settings, "--resume"), settings)
+        tuned = tuned.to(session.device).eval()
+        before = checkpoints.load(AutoModel, checkpoint, dtype="float32",
+                                  attn_implementation="eager").to(session.device).eval()
+        session.part("evaluation", "Part 4: evaluation on the test split, once",
+                     "Compare with the baselines of part 2.",
+                     lambda: evaluate_once(tuned, tokenizer, test, settings.max_length),
+                     views.evaluation)
+        session.part("words", "Part 5: one word, several vectors",
+                     "Where do the senses come apart? What did tuning change?",
+                     lambda: {name: compare_senses(encoder, tokenizer, prompts["words_in_context"])
+                              for name, encoder in [("before", before),
+                                                    ("after", tuned.base_model)]}, views.words)
+        attention = prompts["sentences"]["attention"]
+        session.part("attention", "Part 5, continued: where a word looks", attention["text"],
+                     lambda: look_where(before, tokenizer, attention["text"], attention["query"]),
+                     views.attention)
+        views.comparison(checkpoint.name, session.results["parts"])
+        return session.close("Results, plots (*.png) and the model are in")
 
 
 if __name__ == "__main__":
-    run(main)
+    runtime.run(main)

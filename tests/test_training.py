@@ -1,8 +1,12 @@
-"""A checkpoint cut by a kill is never resumed from."""
+"""What both fine-tuning exercises share: the batch is as asked for, no cut checkpoint is used."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
+import torch
+from transformers import TrainingArguments
 
 from utils import training
 from utils.runtime import UserError
@@ -25,7 +29,39 @@ def test_the_newest_whole_checkpoint_is_chosen(tmp_path):
     assert training.checkpoint_to_resume(tmp_path) == whole
 
 
-def test_no_whole_checkpoint_is_one_line(tmp_path):
-    checkpoint(tmp_path / "checkpoints", 5, None)
-    with pytest.raises(UserError, match="no checkpoint to resume"):
-        training.checkpoint_to_resume(tmp_path / "checkpoints")
+def test_without_a_whole_checkpoint_the_training_starts_afresh(tmp_path):
+    checkpoint(tmp_path, 5, None)
+    assert training.checkpoint_to_resume(tmp_path) is None
+    assert training.checkpoint_to_resume(tmp_path / "none") is None
+
+
+def test_eight_gpus_in_one_process_do_not_change_the_batch(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRANSFORMERS_COURSE_PRECISION", "fp32")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    assert TrainingArguments(output_dir=str(tmp_path)).train_batch_size == 64, "nothing simulated"
+    session = SimpleNamespace(checkpoints=tmp_path, device="cuda", settings=SimpleNamespace(seed=1))
+    arguments = training.training_arguments(session, batch_size=16, every=5)
+    assert arguments.train_batch_size == 16 and arguments.n_gpu == 1
+
+
+def test_processes_share_the_batch_evenly_or_not_at_all(monkeypatch):
+    assert training.batch_per_process(16) == 16
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert training.batch_per_process(16) == 8
+    for uneven in (1, 15):
+        with pytest.raises(UserError, match="2 processes"):
+            training.batch_per_process(uneven)
+
+
+@pytest.mark.parametrize("positions, padding, limit, length", [
+    (512, None, 10**30, 512), (514, 1, 10**30, 512), (512, None, 256, 256),
+    (None, None, 1024, 1024)])
+def test_the_longest_input_counts_the_positions_that_can_be_used(positions, padding, limit, length):
+    model = torch.nn.Module()
+    model.position_embeddings = torch.nn.Embedding(600, 2, padding_idx=padding)
+    model.config = SimpleNamespace(max_position_embeddings=positions)
+    tokenizer = SimpleNamespace(model_max_length=limit)
+    assert training.longest_input(model, tokenizer) == length
+    training.check_length(model, tokenizer, length, "--max-length")
+    with pytest.raises(UserError, match=f"--max-length {length + 1}.* 3 to {length} tokens"):
+        training.check_length(model, tokenizer, length + 1, "--max-length")
