@@ -16,21 +16,6 @@ def figure(rows: int = 1, columns: int = 1, figsize: tuple[float, float] | None 
     return drawing, drawing.subplots(rows, columns, **options)
 
 
-def heat_maps(panels: list[tuple], **options):
-    """Labelled matrices side by side, each with a colour bar.
-
-    panels: (title, values, row names, column names), values of shape (rows, columns). options: for imshow.
-    """
-    fig, all_axes = figure(1, len(panels), figsize=(6 * len(panels), 4.6), squeeze=False)
-    for axes, (title, values, rows, columns) in zip(all_axes[0], panels, strict=True):
-        image = axes.imshow(values, aspect="auto", **options)
-        axes.set_xticks(range(len(columns)), columns, rotation=60, ha="right", fontsize=8)
-        axes.set_yticks(range(len(rows)), rows, fontsize=8)
-        axes.set_title(title, fontsize=10)
-        fig.colorbar(image, ax=axes)
-    return fig
-
-
 def learning_curves(history: list[dict], metrics: dict[str, str]):
     """A figure of training and validation loss by step, and of other validation metrics beside it.
 
@@ -47,55 +32,6 @@ def learning_curves(history: list[dict], metrics: dict[str, str]):
         axes.set_xlabel("step")
         axes.legend()
         axes.grid(alpha=0.3)
-    return fig
-
-
-def confusion_matrix(labels, predicted, names):
-    """Counts of true against predicted labels. labels, predicted: (n,) indices into names."""
-    from sklearn.metrics import ConfusionMatrixDisplay
-
-    fig, axes = figure(figsize=(4.2, 3.6))
-    ConfusionMatrixDisplay.from_predictions(labels, predicted, labels=range(len(names)), display_labels=names,
-                                            cmap="Blues", ax=axes)
-    return fig
-
-
-def calibration(confidence, right, bins: int = 5):
-    """How often predictions of a given confidence were right, above a histogram of the confidences.
-
-    confidence: (n,) probability of the predicted one of two labels, 0.5 to 1; right: (n,) booleans.
-    """
-    import numpy as np
-
-    fig, (top, bottom) = figure(2, 1, figsize=(4.6, 5), height_ratios=(3, 1), sharex=True)
-    edges = np.linspace(0.5, 1, bins + 1)
-    bin_of = np.digitize(confidence, edges[1:-1])
-    filled = [b for b in range(bins) if (bin_of == b).any()]
-    top.plot([0.5, 1], [0.5, 1], "--", color="grey", label="perfectly calibrated")
-    top.plot([confidence[bin_of == b].mean() for b in filled], [right[bin_of == b].mean() for b in filled], "o-",
-             label="this model")
-    top.set(ylabel="share that was right", title="Calibration on the test split")
-    top.legend()
-    bottom.hist(confidence, bins=edges)
-    bottom.set(xlabel="confidence in the predicted label", ylabel="reviews")
-    return fig
-
-
-def sense_maps(words: dict[str, tuple]):
-    """Each word's vectors in two dimensions (PCA), marked by sense. words: word -> (vectors (n, d), n sense names)."""
-    from sklearn.decomposition import PCA
-
-    columns, rows = min(2, len(words)), (len(words) + 1) // 2
-    fig, all_axes = figure(rows, columns, figsize=(4.6 * columns, 3.6 * rows), squeeze=False)
-    for axes in all_axes.flat[len(words):]:
-        axes.remove()
-    for axes, (word, (vectors, senses)) in zip(all_axes.flat, words.items(), strict=False):
-        points = PCA(2).fit_transform(vectors)
-        for marker, sense in zip("os^Dv", dict.fromkeys(senses), strict=False):
-            chosen = [i for i, name in enumerate(senses) if name == sense]
-            axes.scatter(points[chosen, 0], points[chosen, 1], marker=marker, label=sense)
-        axes.set(title=f"{word}: its sentences", xticks=[], yticks=[])
-        axes.legend(fontsize=10)
     return fig
 
 
