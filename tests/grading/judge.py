@@ -1,0 +1,34 @@
+"""Each case of a submission is a pytest test. Run by grade.py, in the trusted process, over values that came back."""
+
+from __future__ import annotations
+
+import pytest
+from values import decode, difference
+
+EXPLAINED = {
+    "late": "it did not end within the time limit",
+    "too much": "it returned more data than is read",
+    "too many processes": "it started too many processes",
+    "dead": "the whole process was ended from inside",
+    "ended": "the process ended before this was reached (did it call exit?)",
+}
+
+
+def test_case(case, expected, answers, points, record_property):
+    """The submission's value is what the reference solution's is."""
+    number, reply = answers
+    record_property("task", case.function)
+    record_property("points", points)
+    if number in reply.missing:
+        pytest.fail("not written yet", pytrace=False)
+    if number in reply.errors:
+        pytest.fail(f"it raised {reply.errors[number]}", pytrace=False)
+    if number not in reply.values:
+        pytest.fail(EXPLAINED.get(reply.state, f"it was {reply.state}"), pytrace=False)
+    try:
+        value = decode(reply.values[number])
+        problem = case.check(expected, value) if case.check else difference(expected, value, case.tolerance)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, OverflowError, MemoryError):
+        problem = "it returned something that cannot be read"
+    if problem:
+        pytest.fail(problem, pytrace=False)
