@@ -16,6 +16,7 @@ import argparse
 import contextlib
 import csv
 import hashlib
+import importlib
 import io
 import json
 import multiprocessing
@@ -34,7 +35,7 @@ sys.path[:0] = [str(HERE), str(HERE.parents[1] / "code")]
 
 import cases as case_tables  # noqa: E402
 from tasks import EXERCISES, read_tasks, script_of  # noqa: E402
-from values import Fixture, encode  # noqa: E402
+from values import decode, encode  # noqa: E402
 
 from utils.runtime import OneLineParser, UserError, run, whole_number  # noqa: E402
 from utils.session import write_whole  # noqa: E402
@@ -146,8 +147,6 @@ class Grader:
     """A sandbox, the reference solution, and the cases of an exercise with their right values."""
 
     def __init__(self, exercise: str, seed: int) -> None:
-        import fixtures
-        import torch
         from sandbox import Sandbox
 
         self.exercise, self.seed = exercise, seed
@@ -156,19 +155,22 @@ class Grader:
         unknown = {case.function for case in self.cases} ^ {task.function for task in self.tasks}
         if unknown or sum(task.points for task in self.tasks) != 100:
             raise SystemExit(f"tasks and cases of {exercise} do not match, or make not 100 points: {unknown}")
-        reference, objects = __import__(script_of(exercise).stem), fixtures.build()
-
-        def here(value):
-            return objects[value.name] if isinstance(value, Fixture) else value
-
-        self.expected = []
-        for case in self.cases:
-            torch.manual_seed(0)
-            # What travels to the student's process and back is what the reference gets and gives, too.
-            arguments = [here(value) for value in case.arguments]
-            self.expected.append(getattr(reference, case.function)(*_copied(arguments)))
+        self.expected = self.expect(exercise, self.cases)
         self.sandbox = Sandbox().__enter__()
         self.measures = self.sandbox.measures()
+
+    @staticmethod
+    def expect(exercise: str, cases: list) -> list:
+        """What the reference solution returns for each case, on arguments that have travelled as the student's do."""
+        import fixtures
+        import torch
+
+        reference, objects, expected = importlib.import_module(script_of(exercise).stem), fixtures.build(), []
+        for case in cases:
+            torch.manual_seed(0)
+            arguments = [decode(encode(value), objects, torch.from_numpy) for value in case.arguments]
+            expected.append(getattr(reference, case.function)(*arguments))
+        return [decode(encode(value)) for value in expected]
 
     def close(self) -> None:
         self.sandbox.__exit__()
@@ -227,12 +229,6 @@ class Grader:
             pytest.main([str(HERE / "judge.py"), "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--noconftest",
                          "-c", os.devnull, "--rootdir", str(HERE), f"--junitxml={junit}"], plugins=[Plugin()])
         return outcomes
-
-
-def _copied(arguments: list) -> list:
-    import copy
-
-    return [copy.deepcopy(a) if isinstance(a, (list, dict)) or hasattr(a, "clone") else a for a in arguments]
 
 
 # Grading all
@@ -327,7 +323,8 @@ def report(record: dict, exercise: str) -> str:
             lines.append(f"- read: {case_tables.guide_section(exercise, rows[0]['function'])}")
         lines.append("")
     if record.get("printed"):
-        lines += ["What the file printed, shortened:", "", "```text", record["printed"].replace("```", "'''"), "```", ""]
+        printed = record["printed"].replace("```", "'''")
+        lines += ["What the file printed, shortened:", "", "```text", printed, "```", ""]
     cage = ", ".join(f"{name}: {'yes' if held else 'no'}" for name, held in record["measures"].items()) \
         if record.get("measures") else ""
     return "\n".join([*lines, f"Inputs were drawn with seed {record['seed']}. The cage on this computer: {cage}.", ""])
