@@ -94,7 +94,8 @@ def draw(rng: random.Random) -> list[Case]:
     diversity = [
         Case("distinct_n", "the example of the docstring", [[["a", "b", "a"]], 1], public=True,
              hint="different n-grams over all n-grams"),
-        Case("distinct_n", "pairs of words in three texts", [words, 2], 2, "no n-gram crosses from one text to another"),
+        Case("distinct_n", "pairs of words in three texts", [words, 2], 2,
+             "no n-gram crosses from one text to another"),
         Case("distinct_n", "texts shorter than n", [[["a"], []], 2], hint="0 where there is no n-gram"),
     ]
     return [*filters, *entropies, *prompts, *scores, *perplexities, *diversity]

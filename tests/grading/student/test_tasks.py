@@ -34,6 +34,7 @@ def test_task(example):
     expected = decode(example["expected"])
     problem = difference(expected, decode(encode(got)), example["tolerance"])
     if problem:
-        lines = [f"{example['function']}(..., {shown}): {problem}", f"expected: {short(expected)}", f"got:      {short(got)}"]
+        lines = [f"{example['function']}(..., {shown}): {problem}", f"expected: {short(expected)}",
+                 f"got:      {short(got)}"]
         lines += [f"likely cause: {example['hint']}"] * bool(example["hint"])
         pytest.fail("\n".join([*lines, f"read: {example['guide']}"]), pytrace=False)
