@@ -10,7 +10,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Case:
-    """One call of a student's function. The reference solution says what is right, at the same precision."""
+    """One call of a student's function. The reference solution says what is right, at the same precision.
+
+    The first case of a task is the idea itself: the others count when it is right.
+    """
 
     function: str
     name: str  # what is tried, for people: "more tokens than the vocabulary has"

@@ -38,10 +38,10 @@ def draw(rng: random.Random) -> list[Case]:
     count, all_of_it = Fixture("count_words"), size([*head, *history, question])
     unequal = [said("user", 2), said("assistant", 2), said("user", 40), said("assistant", 40), *turns(1)]
     trimming = [
-        Case("trim_history", "all fits", [head, history, question, all_of_it, count], public=True,
-             hint="what fits the budget exactly is not trimmed"),
         Case("trim_history", "the oldest turn goes", [head, history, question, all_of_it - 1, count], 2,
-             "a turn goes as a whole: the question and its answer"),
+             "a turn goes as a whole: the question and its answer", public=True),
+        Case("trim_history", "all fits", [head, history, question, all_of_it, count],
+             hint="what fits the budget exactly is not trimmed"),
         Case("trim_history", "half of the budget", [head, history, question, all_of_it // 2, count], 2,
              "the oldest turns go first, and no more than must"),
         Case("trim_history", "only head and question fit", [head, history, question, size([*head, question]), count],

@@ -203,6 +203,11 @@ class Grader:
              "passed": outcomes.get(i) == "", "problem": outcomes.get(i, "pytest gave no result"), "hint": case.hint,
              "public": case.public}
             for task in self.tasks for i, case in enumerate(self.cases) if case.function == task.function]
+        for task in self.tasks:  # edge cases are worth something to whoever has the idea itself
+            first, *others = (row for row in record["cases"] if row["task"] == task.number)
+            for row in others:
+                if row["passed"] and not first["passed"]:
+                    row |= {"passed": False, "problem": f"counts when {first['case']!r} is right"}
         record["score"] = round(sum(row["points"] for row in record["cases"] if row["passed"]), 2)
         record["printed"] = next((reply.printed for _, reply in answers.values() if reply.printed), "")
         return record | {"state": "graded" if len(outcomes) == len(self.cases) else "grader error"}
