@@ -1,0 +1,231 @@
+"""What the grader is worth: a table of (a) to (g), by running it. Minutes on two cores.
+
+    python tests/benchmarks/bench_grading.py                      all exercises; writes guides/outputs/grading.md, too
+    python tests/benchmarks/bench_grading.py ex_02 --only abe     one exercise, some rows
+
+(a) points of the student version and of the reference   (b) points that hostile submissions gain, and harm done
+(c) realistic mistakes that lose points, and only on the right task   (d) generated mutants that lose points
+(e) points of other right solutions   (f) scores of the same submission graded 20 times, at both precisions
+(g) minutes for 30 submissions on two processes
+
+Exit status 1 when a row is not as it should be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import os
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+GRADING = REPOSITORY / "tests" / "grading"
+sys.path[:0] = [str(GRADING), str(REPOSITORY / "code"), str(REPOSITORY / "tests")]
+
+import grade  # noqa: E402
+import hostile  # noqa: E402
+import mutants  # noqa: E402
+from grade import Grader, Submission, script_of  # noqa: E402
+from tasks import EXERCISES, blank, read_tasks  # noqa: E402
+
+SWAPPED = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.Lt: ast.LtE, ast.LtE: ast.Lt,
+           ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.And: ast.Or, ast.Or: ast.And,
+           ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.BitAnd: ast.BitOr}
+
+
+class Bench:
+    """A grader for one exercise, and a folder to write submissions to."""
+
+    def __init__(self, exercise: str, folder: Path, limits: dict) -> None:
+        self.exercise, self.folder = exercise, folder
+        self.script = script_of(exercise)
+        self.source = self.script.read_text(encoding="utf-8")
+        self.tasks = read_tasks(self.source)
+        self.grader = Grader(exercise, seed=1)
+        self.grader.sandbox.limits |= limits
+        self.outcomes = {}
+
+    def grade(self, source: str) -> dict:
+        file = self.folder / "submission.py"
+        file.write_text(source, encoding="utf-8")
+        return self.grader.grade(Submission("bench", file), self.folder / "junit.xml")
+
+    def lost(self, record: dict) -> set[str]:
+        """The functions in which points were lost."""
+        return {row["function"] for row in record["cases"] if not row["passed"]}
+
+    def function_at(self, offset: int) -> str:
+        """The task in whose solution a place of the script lies, or ""."""
+        line = self.source.count("\n", 0, offset) + 1
+        return next((f.name for f in ast.parse(self.source).body if isinstance(f, ast.FunctionDef)
+                     and f.lineno <= line <= f.end_lineno and f.name in {t.function for t in self.tasks}), "")
+
+    # The rows
+
+    def a(self) -> tuple[str, bool]:
+        empty, full = (self.grade(source)["score"] for source in (blank(self.source, self.script.name), self.source))
+        return f"student version {empty:g}, reference {full:g}", (empty, full) == (0, 100)
+
+    def b(self) -> tuple[str, bool]:
+        harm = self.folder / "harm"
+        harm.mkdir(exist_ok=True)
+        (harm / "kept").write_text("kept", encoding="utf-8")
+        before = fingerprint(harm), fingerprint(REPOSITORY / "code"), fingerprint(GRADING)
+        rows = hostile.submissions(blank(self.source, self.script.name), [t.function for t in self.tasks],
+                                   self.exercise, str(REPOSITORY), str(harm))
+        gained = {name: score for name, source in rows.items() if (score := self.grade(source)["score"])}
+        time.sleep(1)
+        whole = before == (fingerprint(harm), fingerprint(REPOSITORY / "code"), fingerprint(GRADING))
+        planted = [p for p in (Path("/tmp"), Path.home(), REPOSITORY, Path("/dev/shm"))
+                   if (p / "planted-by-a-submission").exists()]
+        after = self.grade(self.source)["score"]
+        good = not gained and whole and not planted and after == 100
+        return (f"{len(rows)} submissions, {len(gained)} gained points {sorted(gained)}, files outside "
+                f"{'untouched' if whole and not planted else 'TOUCHED'}, the next right one got {after:g}"), good
+
+    def c(self) -> tuple[str, bool]:
+        lost, right, survivors = 0, 0, []
+        rows = [(name, function, changed) for name, function, changed in self.mistakes() if function]
+        for name, function, changed in rows:
+            where = self.lost(self.grade(changed))
+            lost, right = lost + bool(where), right + (where == {function})
+            if not where:
+                survivors.append(name)
+        text = f"{lost} of {len(rows)} lose points, {right} on the right task only {survivors or ''}"
+        return text.strip(), len(rows) >= 20 and lost == len(rows) and right >= 0.9 * len(rows)
+
+    def mistakes(self):
+        """(name, function, source) of each hand-written mistake in tests/mutants."""
+        for name, allowed, old, new in mutants.read(self.exercise):
+            if not allowed:
+                yield name, self.function_at(self.source.index(old.splitlines()[0].strip())), \
+                    mutants.apply(self.source, old, new)
+
+    def d(self) -> tuple[str, bool]:
+        known = {line.partition(":")[0].strip() for line in equivalents(self.exercise)}
+        rows = [(label, source) for label, source in generated(self.source, {t.function for t in self.tasks})]
+        alive = [label for label, source in rows if self.grade(source)["score"] == 100]
+        survivors = [label for label in alive if label not in known]
+        counted = len(rows) - (len(alive) - len(survivors))
+        share = 1 - len(survivors) / counted
+        text = f"{share:.1%} of {counted} killed, {len(alive) - len(survivors)} equivalent; survivors: {survivors}"
+        return text, share >= 0.95
+
+    def e(self) -> tuple[str, bool]:
+        scores = {}
+        for file in sorted((GRADING / "alternatives").glob(f"{self.exercise}_*.py")):
+            record = self.grade(self.source + "\n\n" + file.read_text(encoding="utf-8"))
+            scores[file.stem] = record["score"]
+        wrong = {name: score for name, score in scores.items() if score != 100}
+        return f"{len(scores)} solutions, {len(scores) - len(wrong)} got 100 {wrong or ''}".strip(), \
+            len(scores) >= 5 and not wrong
+
+    def f(self) -> tuple[str, bool]:
+        half = mutants.apply(self.source, *next(row[2:] for row in mutants.read(self.exercise)
+                                                if self.function_at(self.source.index(row[2].splitlines()[0].strip()))))
+        scores = {str([row["passed"] for row in self.grade(half)["cases"]]) for _ in range(20)}
+        both = {subprocess.run(
+            [sys.executable, __file__, self.exercise, "--only", "a"], capture_output=True, text=True,
+            env={**os.environ, "TRANSFORMERS_COURSE_PRECISION": precision}).returncode for precision in ("fp32", "bf16")}
+        return f"{len(scores)} different results in 20; row (a) at fp32 and bf16: " + \
+            ("the same" if both == {0} else "NOT the same"), len(scores) == 1 and both == {0}
+
+    def g(self) -> tuple[str, bool]:
+        folder = self.folder / "class"
+        folder.mkdir(exist_ok=True)
+        sources = [self.source, blank(self.source, self.script.name), *(s for *_, s in self.mistakes())]
+        for i in range(30):
+            (folder / f"student {i:02}.py").write_text(sources[i % len(sources)], encoding="utf-8")
+        start = time.monotonic()
+        subprocess.run([sys.executable, str(GRADING / "grade.py"), self.exercise, str(folder), "-j", "2",
+                        "--out", str(self.folder / "grades")], check=True, capture_output=True)
+        seconds = time.monotonic() - start
+        return f"30 submissions in {seconds:.0f} s", seconds < 180
+
+
+def fingerprint(folder: Path) -> list[tuple[str, int]]:
+    """Names and sizes of all files in a folder."""
+    return sorted((str(p), p.stat().st_size) for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
+
+
+def equivalents(exercise: str) -> list[str]:
+    """Generated mutants that change nothing that can be measured, each with why."""
+    file = REPOSITORY / "tests" / "mutants" / f"{exercise}_equivalent.txt"
+    return file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+
+
+def generated(source: str, functions: set[str], most: int = 80):
+    """(label, source) of mutants: one operator swapped or one number moved by one, inside a task's function."""
+    places = []
+    for function in ast.parse(source).body:
+        if isinstance(function, ast.FunctionDef) and function.name in functions:
+            for node in ast.walk(function):
+                operators = [node.op] if isinstance(node, (ast.BinOp, ast.BoolOp)) else getattr(node, "ops", [])
+                places += [(function.name, node, i) for i, op in enumerate(operators) if type(op) in SWAPPED]
+                if isinstance(node, ast.Constant) and type(node.value) is int:
+                    places.append((function.name, node, -1))
+                if isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.Not, ast.USub)):
+                    places.append((function.name, node, -2))
+    random.Random(0).shuffle(places)
+    for name, node, i in places[:most]:
+        text, old = ast.get_source_segment(source, node), ast.unparse(node)
+        tree = ast.parse(text.strip(), mode="eval") if text else None
+        if tree is None:
+            continue
+        change = tree.body
+        if i == -1:
+            change.value += 1
+        elif i == -2:
+            change = change.operand
+        elif isinstance(change, ast.Compare):
+            change.ops[i] = SWAPPED[type(change.ops[i])]()
+        else:
+            change.op = SWAPPED[type(change.op)]()
+        lines = source.splitlines(keepends=True)
+        start = sum(map(len, lines[:node.lineno - 1])) + len(lines[node.lineno - 1].encode()[:node.col_offset].decode())
+        mutated = source[:start] + f"({ast.unparse(change)})" + source[start + len(text):]
+        label = f"{name}, {re.sub(r'\\s+', ' ', old)} -> {ast.unparse(change)}"
+        try:
+            compile(mutated, "mutant", "exec")
+            yield label, mutated
+        except SyntaxError:
+            continue
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("exercises", nargs="*", default=list(EXERCISES))
+    parser.add_argument("--only", default="abcdefg")
+    args = parser.parse_args(argv)
+    rows, good = [], True
+    for exercise in args.exercises:
+        with tempfile.TemporaryDirectory(prefix="bench-grading-") as folder:
+            Path(folder).chmod(0o755)
+            bench = Bench(exercise, Path(folder), {"import_seconds": 15, "call_seconds": 2})
+            try:
+                for letter in args.only:
+                    start = time.monotonic()
+                    text, held = getattr(bench, letter)()
+                    good &= held
+                    rows.append(f"| {exercise} | ({letter}) | {'yes' if held else '**no**'} | {text} |")
+                    print(f"{rows[-1]} {time.monotonic() - start:.0f} s", flush=True)
+            finally:
+                bench.grader.close()
+    if args.exercises == list(EXERCISES) and args.only == "abcdefg":
+        measures = ", ".join(name for name, held in bench.grader.measures.items() if held)
+        text = "\n".join(["| exercise | row | as it should be | measured |", "|---|---|---|---|", *rows, "",
+                          f"In force on the computer that measured this: {measures}.", ""])
+        (REPOSITORY / "guides" / "outputs").mkdir(exist_ok=True)
+        grade.write_whole(REPOSITORY / "guides" / "outputs" / "grading.md",
+                          lambda p: p.write_text(text, encoding="utf-8", newline="\n"))
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
