@@ -17,7 +17,6 @@ import argparse
 import ast
 import os
 import random
-import re
 import subprocess
 import sys
 import tempfile
@@ -30,9 +29,10 @@ sys.path[:0] = [str(GRADING), str(REPOSITORY / "code"), str(REPOSITORY / "tests"
 
 import grade  # noqa: E402
 import hostile  # noqa: E402
-import mutants  # noqa: E402
 from grade import Grader, Submission, script_of  # noqa: E402
 from tasks import EXERCISES, blank, read_tasks  # noqa: E402
+
+import mutants  # noqa: E402
 
 SWAPPED = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.Lt: ast.LtE, ast.LtE: ast.Lt,
            ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.And: ast.Or, ast.Or: ast.And,
@@ -130,9 +130,9 @@ class Bench:
         half = mutants.apply(self.source, *next(row[2:] for row in mutants.read(self.exercise)
                                                 if self.function_at(self.source.index(row[2].splitlines()[0].strip()))))
         scores = {str([row["passed"] for row in self.grade(half)["cases"]]) for _ in range(20)}
-        both = {subprocess.run(
-            [sys.executable, __file__, self.exercise, "--only", "a"], capture_output=True, text=True,
-            env={**os.environ, "TRANSFORMERS_COURSE_PRECISION": precision}).returncode for precision in ("fp32", "bf16")}
+        both = {subprocess.run([sys.executable, __file__, self.exercise, "--only", "a"], capture_output=True,
+                               env={**os.environ, "TRANSFORMERS_COURSE_PRECISION": precision}).returncode
+                for precision in ("fp32", "bf16")}
         return f"{len(scores)} different results in 20; row (a) at fp32 and bf16: " + \
             ("the same" if both == {0} else "NOT the same"), len(scores) == 1 and both == {0}
 
@@ -190,7 +190,7 @@ def generated(source: str, functions: set[str], most: int = 80):
         lines = source.splitlines(keepends=True)
         start = sum(map(len, lines[:node.lineno - 1])) + len(lines[node.lineno - 1].encode()[:node.col_offset].decode())
         mutated = source[:start] + f"({ast.unparse(change)})" + source[start + len(text):]
-        label = f"{name}, {re.sub(r'\\s+', ' ', old)} -> {ast.unparse(change)}"
+        label = f"{name}, {' '.join(old.split())} -> {ast.unparse(change)}"
         try:
             compile(mutated, "mutant", "exec")
             yield label, mutated
