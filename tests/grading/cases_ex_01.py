@@ -65,8 +65,8 @@ def draw(rng: random.Random) -> list[Case]:
         Case("calibration_bins", "sixty predictions", [confidence, right], 3,
              "group by confidence, then take the means of each group", public=True),
         Case("calibration_bins", "five groups", [confidence, right, 5], 2, "bins says how many there are"),
-        Case("calibration_bins", "a confidence of exactly 1", [np.array([1.0, 0.97, 0.2]), np.array([True, False, True])],
-             hint="1.0 belongs to the last group"),
+        Case("calibration_bins", "a confidence of exactly 1", [
+            np.array([1.0, 0.97, 0.2]), np.array([True, False, True])], hint="1.0 belongs to the last group"),
         Case("calibration_bins", "one prediction", [np.array([0.77]), np.array([False])],
              hint="empty groups are left out"),
     ]
@@ -75,8 +75,8 @@ def draw(rng: random.Random) -> list[Case]:
     labels = (numbers.uniform(size=12) < 0.5).astype(int)
     labels[:3] = 1 - probs[:3].argmax(-1)  # some mistakes for sure
     mistakes = [
-        Case("confident_mistakes", "twelve reviews", [probs, labels], 3, "a mistake: the likelier label is not the true "
-             "one; the most confident first", public=True),
+        Case("confident_mistakes", "twelve reviews", [probs, labels], 3,
+             "a mistake: the likelier label is not the true one; the most confident first", public=True),
         Case("confident_mistakes", "the two worst", [probs, labels, 2], hint="at most `most`"),
         Case("confident_mistakes", "no mistake", [probs, probs.argmax(-1)], hint="then the list is empty"),
     ]
