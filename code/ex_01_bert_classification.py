@@ -40,18 +40,21 @@ def encode(tokenizer, texts: list[str], max_length: int):
     return tokenizer(texts, truncation=True, max_length=max_length)
 
 
+# Task 1.1 (20 points)
 def find_word(tokenizer, sentence: str, word: str) -> list[int]:
     """The positions of a word's tokens in the encoded sentence; several if it is cut into pieces.
 
     Compares characters, not the spelling of tokens, which every tokenizer marks in its own way.
     "it" is at [4] in "[CLS] so was it", and never in "with". Raises ValueError if it is not there.
     """
+    # BEGIN SOLUTION
     found = re.search(rf"(?<!\w){re.escape(word)}(?!\w)", sentence, re.IGNORECASE)
     if not found:
         raise ValueError(f"the word {word!r} is not in {sentence!r}")
     begin, end = found.span()
     offsets = tokenizer(sentence, return_offsets_mapping=True)["offset_mapping"]
     return [i for i, (a, b) in enumerate(offsets) if a < end and b > begin]
+    # END SOLUTION
 
 
 def masked_guesses(model, tokenizer, sentence: str, top_k: int = 5) -> list[tuple[str, float]]:
@@ -70,6 +73,7 @@ def masked_guesses(model, tokenizer, sentence: str, top_k: int = 5) -> list[tupl
 # Part 2: what is easy without BERT
 
 
+# Task 1.2 (20 points)
 def baselines(train: dict, test: dict) -> dict[str, float | None]:
     """Test accuracy of two baselines: the commoner label, and TF-IDF with logistic regression.
 
@@ -78,6 +82,7 @@ def baselines(train: dict, test: dict) -> dict[str, float | None]:
     and [1, 0, 0, 0] in test, "majority" is 0.25. "tfidf" is None where no text has a word of two
     letters.
     """
+    # BEGIN SOLUTION
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -90,6 +95,7 @@ def baselines(train: dict, test: dict) -> dict[str, float | None]:
         model.fit(train["text"], train["label"])
         result["tfidf"] = model.score(test["text"], test["label"])
     return result
+    # END SOLUTION
 
 
 # Part 3: fine-tuning
@@ -176,15 +182,18 @@ def predict_probs(model, tokenizer, texts: list[str], max_length: int) -> np.nda
     return probs
 
 
+# Task 1.3 (20 points)
 def calibration_bins(confidence: np.ndarray, right: np.ndarray, bins: int = 10) -> list[tuple]:
     """Examples grouped by confidence in equal steps from 0 to 1: (number, confidence, accuracy).
 
     confidence: (n,) probability of the predicted label; right: (n,) booleans. A group has its
     means; empty ones are left out. [0.9, 0.92] and [True, False] give [(2, 0.91, 0.5)].
     """
+    # BEGIN SOLUTION
     bin_of = (confidence * bins).astype(int).clip(max=bins - 1)
     chosen = [bin_of == b for b in range(bins) if (bin_of == b).any()]
     return [(int(c.sum()), float(confidence[c].mean()), float(right[c].mean())) for c in chosen]
+    # END SOLUTION
 
 
 def calibration_error(confidence: np.ndarray, right: np.ndarray, bins: int = 10) -> float:
@@ -213,26 +222,32 @@ def accuracy_by_length(lengths: np.ndarray, right: np.ndarray, groups: int = 4) 
             for group in np.array_split(shortest_first, groups) if len(group)]
 
 
+# Task 1.4 (10 points)
 def confident_mistakes(probs: np.ndarray, labels: np.ndarray, most: int = 5) -> list[int]:
     """Which reviews were labelled wrongly, the most confident mistake first: at most `most`.
 
     probs: (n, 2); labels: (n,). With [[0.4, 0.6], [0.2, 0.8], [0.9, 0.1]] and true labels [0, 1, 1]
     it is [2, 0].
     """
+    # BEGIN SOLUTION
     wrong = (probs.argmax(-1) != labels).nonzero()[0]
     return sorted(wrong.tolist(), key=lambda i: -probs[i].max())[:most]
+    # END SOLUTION
 
 
+# Task 1.5 (15 points)
 def word_influence(text: str, predict: Callable[[list[str]], np.ndarray]) -> list[tuple]:
     """How much each word moved the prediction: P(positive | text) - P(positive | text without it).
 
     predict: list of texts -> probabilities (texts, 2). Returns (word, influence) in the order of
     the text. If "a great film" has 0.9 and "a film" 0.4, the influence of "great" is 0.5.
     """
+    # BEGIN SOLUTION
     words = text.split()
     without = [" ".join(words[:i] + words[i + 1:]) for i in range(len(words))]
     positive = predict([text, *without])[:, 1]
     return [(word, float(positive[0] - p)) for word, p in zip(words, positive[1:], strict=True)]
+    # END SOLUTION
 
 
 # Part 5: one word, several vectors
@@ -259,18 +274,21 @@ def cosine_matrix(vectors: torch.Tensor) -> torch.Tensor:
     return unit @ unit.T
 
 
+# Task 1.6 (15 points)
 def sense_similarity(vectors: torch.Tensor, senses: list[str]) -> tuple[float, float]:
     """Mean cosine of the pairs of sentences with the same sense, and of those with another one.
 
     vectors: (sentences, hidden); senses: one name per sentence. No sentence is paired with itself.
     [[1, 0], [1, 0], [0, 1], [0, 1]] with senses ["a", "a", "b", "b"] gives (1.0, 0.0).
     """
+    # BEGIN SOLUTION
     import torch
 
     cosines = cosine_matrix(vectors)
     same = torch.tensor([[a == b for b in senses] for a in senses])
     pairs = ~torch.eye(len(senses), dtype=torch.bool)
     return cosines[same & pairs].mean().item(), cosines[~same].mean().item()
+    # END SOLUTION
 
 
 def attention_from(encoder, tokenizer, sentence: str, word: str) -> torch.Tensor:
