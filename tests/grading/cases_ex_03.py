@@ -50,7 +50,8 @@ def draw(rng: random.Random) -> list[Case]:
             ["list " * 40 + "zebra " + "film " * 5], ["film " * 40 + "list " * 4], 3], 2,
              "divide by the square root of 1/a + 1/b: a word that occurs once tells little"),
         Case("characteristic_words", "all words", [ours, others], hint="at most count words"),
-        Case("characteristic_words", "equals", [["beta alpha"], ["gamma"], 2], hint="among equals the order of letters"),
+        Case("characteristic_words", "equals", [["beta alpha"], ["gamma"], 2],
+             hint="among equals the order of letters"),
     ]
     logits, tokens = torch.randn(2, 6, 11) * 2, torch.randint(0, 11, (2, 6))
     losses = [
