@@ -83,7 +83,8 @@ class Session:
                 self.results["parts"], self._before = earlier["parts"], earlier["minutes"]
             elif is_main_process():
                 shutil.rmtree(self.checkpoints, ignore_errors=True)  # of a run that is started afresh
-            _check_room(self.folder, disk_mb, memory_mb)
+            if is_main_process():  # which alone makes the folder
+                _check_room(self.folder, disk_mb, memory_mb)
             self._save()
         except OSError as error:
             if runtime.is_full_disk(error):
