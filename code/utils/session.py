@@ -69,10 +69,10 @@ class Session:
         self.results = {
             "exercise": self.exercise,
             "settings": _plain({k: v for k, v in vars(self.settings).items() if k not in NOT_COMPARED}),
-            "run": {**_plain(run), "device": self.device, "precision": runtime.precision(self.device),
+            "run": {"device": self.device, "precision": runtime.precision(self.device),
                     "python": platform.python_version(), "torch": version("torch"),
                     "transformers": version("transformers"), "processor": platform.machine(),
-                    "threads": runtime.threads()},
+                    "threads": runtime.threads(), **_plain(run)},
             "parts": {}, "finished": False, "minutes": 0.0,
         }
         try:
