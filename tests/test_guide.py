@@ -1,19 +1,22 @@
-"""Guide and README: every line of Python runs, and what the text says of code, commands, links and parts is true."""
+"""Guides and README: all Python runs, and what they say of code, commands, links and parts is true."""
 
 from __future__ import annotations
 
 import importlib.util
 import re
+from collections import Counter
 
 import pytest
 
 import guide_runner
 import markdown_checks as checks
 import update_docs
-from guide_runner import GUIDE, REPOSITORY, GuideError
+from guide_runner import GUIDES, REPOSITORY, GuideError
 
 README = REPOSITORY / "README.md"
-# Sections of our own that run behind the guide's, in the same process: they show that the harness finds faults.
+MAIN = REPOSITORY / "guides" / "pretrained_transformers_guide.md"
+LOGS = sorted((REPOSITORY / "guides" / "outputs").glob("*.md"))
+# Sections of our own that run behind the guides', in the same process: they show that the harness finds faults.
 SAMPLE = '''
 ## Sample: right
 
@@ -38,6 +41,7 @@ print(state.ndim, "dimensions")
 print(f"{state[0, 0, 0]:.3f}")
 ```
 <!-- output: real weights -->
+*Printed by all-MiniLM-L6-v2, the packaged stand-in for BERT.*
 
 ```text
 not compared on tiny models
@@ -47,6 +51,9 @@ not compared on tiny models
 chat = "HuggingFaceTB/SmolLM2-135M-Instruct"
 for name in ("openai-community/gpt2", chat):
     AutoModelForCausalLM.from_pretrained(name)
+from datasets import load_dataset
+
+assert set(load_dataset("cornell-movie-review-data/rotten_tomatoes")) == {"train", "validation", "test"}
 message = [{"role": "user", "content": "Hello"}]
 assert "Hello" in AutoTokenizer.from_pretrained(chat).apply_chat_template(message, tokenize=False)
 AutoModel.from_pretrained("sentence-transformers/all-MiniLM-L6-v2")
@@ -97,76 +104,127 @@ never = "reached"
 '''
 
 
-def read_guide() -> tuple[str, list[guide_runner.Section]]:
-    try:
-        text = GUIDE.read_text(encoding="utf-8")
-        return text, guide_runner.parse(text)
-    except (OSError, GuideError):  # test_the_guide_can_be_read says why
-        return "", []
+def texts() -> dict[str, str]:
+    return {path.name: path.read_text(encoding="utf-8") for path in GUIDES}
 
 
-TEXT, SECTIONS = read_guide()
-TITLES = [section.title for section in SECTIONS if section.items]
-DOCUMENTS = [pytest.param(path, id=path.name) for path in (README, GUIDE)]
+def titles() -> list[tuple[str, str]]:
+    """(file, section) of all sections with code; none of a file that cannot be read, which a test of its own tells."""
+    found = []
+    for name, text in texts().items():
+        try:
+            found += [(name, section.title) for section in guide_runner.parse(text) if section.items]
+        except GuideError:
+            pass
+    return found
+
+
+DOCUMENTS = [pytest.param(path, id=path.name) for path in (REPOSITORY / "README.md", *GUIDES, *LOGS)]
+GUIDE_FILES = [pytest.param(path, id=path.name) for path in GUIDES]
 
 
 @pytest.fixture(scope="module")
 def tiny():
-    """{title: Run} of the guide's sections and the sample's, on tiny random models."""
-    return {result.section.title: result for result in guide_runner.run(TEXT + SAMPLE)}
+    """{(file, title): Section} of the guides and the sample, run on tiny random models."""
+    ran = guide_runner.run(texts() | {"sample.md": SAMPLE})
+    return {(section.document, section.title): section for section in ran}
 
 
 @pytest.fixture(scope="module")
 def packaged():
-    """{title: Run} of the guide's sections on packaged real weights."""
-    return {result.section.title: result for result in guide_runner.run(TEXT, "packaged", seed=3)}
+    """{(file, title): Section} of the guides, run on the packaged real weights."""
+    return {(section.document, section.title): section for section in guide_runner.run(texts(), "packaged", seed=3)}
 
 
-def as_list(problems: list[str], path=GUIDE) -> str:
-    return "".join(f"\n{path.name}, {problem}" for problem in problems)
+def as_list(problems: list[str], name: str) -> str:
+    return "".join(f"\n{name}, {problem}" for problem in problems)
 
 
-# The guide
+# What the guides show is what runs
 
 
-def test_the_guide_can_be_read():
-    sections = guide_runner.parse(GUIDE.read_text(encoding="utf-8"))
-    assert len(sections) > 10 and sum(len(section.items) for section in sections) > 50, "where is the guide?"
+@pytest.mark.parametrize("path", GUIDE_FILES)
+def test_the_guides_can_be_read(path):
+    assert guide_runner.parse(path.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("title", TITLES)
-def test_code_outputs_and_checks_hold(tiny, title):
-    problems = guide_runner.problems(tiny[title])
-    assert not problems, as_list(problems)
+@pytest.mark.parametrize(("name", "title"), titles())
+def test_code_outputs_and_checks_hold(tiny, name, title):
+    problems = guide_runner.problems(tiny[name, title])
+    assert not problems, as_list(problems, name)
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("title", TITLES)
-def test_outputs_on_real_weights_hold(packaged, title):
-    """Up to 2 % or 0.02 in numbers with a decimal point, which differ a little from processor to processor."""
-    problems = guide_runner.problems(packaged[title])
-    assert not problems, as_list(problems)
+@pytest.mark.parametrize(("name", "title"), titles())
+def test_outputs_on_real_weights_hold(packaged, name, title):
+    """Up to 2 % or 0.02 in numbers with a decimal point, which differ a little between processors."""
+    problems = guide_runner.problems(packaged[name, title], ("any weights", "real weights"))
+    assert not problems, as_list(problems, name)
 
 
-def test_guide_is_complete_section_by_section():
-    problems = checks.guide_problems(GUIDE.read_text(encoding="utf-8"))
-    assert not problems, as_list(problems)
+# What they say
+
+
+@pytest.mark.parametrize("path", DOCUMENTS)
+def test_commands_exist(path):
+    problems = checks.command_problems(path.read_text(encoding="utf-8"))
+    assert not problems, as_list(problems, path.name)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS)
+def test_links_lead_somewhere(path):
+    problems = checks.link_problems(path.read_text(encoding="utf-8"), path.parent)
+    assert not problems, as_list(problems, path.name)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS)
+def test_parts_and_pictures_of_exercises_exist(path):
+    text = path.read_text(encoding="utf-8")
+    problems = checks.part_problems(text) + checks.picture_problems(text)
+    assert not problems, as_list(problems, path.name)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS)
+def test_structure_is_sound(path):
+    problems = checks.structure_problems(path.read_text(encoding="utf-8"))
+    assert not problems, as_list(problems, path.name)
+
+
+@pytest.mark.parametrize("path", GUIDE_FILES)
+def test_points_and_sources_are_named(path):
+    problems = checks.guide_problems(path.read_text(encoding="utf-8"))
+    assert not problems, as_list(problems, path.name)
+
+
+def test_no_letter_is_the_likely_answer():
+    keys = Counter(key for text in texts().values() for _, _, key, _ in checks.self_checks(checks.prose_of(text, True)))
+    assert sum(keys.values()) >= 30 and all(0.25 <= keys[key] / sum(keys.values()) <= 0.42 for key in "abc"), keys
+
+
+def test_the_main_guide_is_short_and_has_a_picture_or_table_every_400_words():
+    chapters = checks.words_and_visuals(MAIN.read_text(encoding="utf-8"))
+    assert sum(words for words, _ in chapters.values()) < 15_000, chapters
+    sparse = {name: words / visuals for name, (words, visuals) in chapters.items() if visuals and words > 400 * visuals}
+    assert not sparse, sparse
 
 
 def draw_pictures():
-    spec = importlib.util.spec_from_file_location("draw_pictures", GUIDE.with_name("draw_pictures.py"))
+    spec = importlib.util.spec_from_file_location("draw_pictures", MAIN.with_name("draw_pictures.py"))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-def test_each_picture_of_the_guide_is_drawn_by_code():
-    shown = {name for name in re.findall(r"\(images/(\w+)\.png\)", TEXT) if not name.startswith("ex_0")}
-    assert shown == set(draw_pictures().pictures()), "guides/draw_pictures.py draws other pictures than the guide shows"
+def test_each_picture_is_drawn_by_code_and_shown():
+    shown = {name for path in (*GUIDES, REPOSITORY / "README.md")
+             for name in re.findall(r"images/(\w+)\.png\)", path.read_text(encoding="utf-8"))}
+    own = {name for name in shown if not re.match("ex_0|assistant_page", name)}
+    assert own == set(draw_pictures().pictures()), "guides/draw_pictures.py draws other pictures than the guides show"
+    assert shown == {path.stem for path in (MAIN.parent / "images").glob("*.png")}, "a picture that nobody shows"
 
 
 @pytest.mark.parametrize("name", draw_pictures().pictures())
-def test_picture_can_be_drawn_and_seen_in_dark_mode(name, monkeypatch):
+def test_picture_can_be_drawn_and_seen_in_dark_mode(name):
     import matplotlib
 
     matplotlib.use("Agg")
@@ -181,44 +239,16 @@ def test_picture_can_be_drawn_and_seen_in_dark_mode(name, monkeypatch):
     assert smallest >= 9, f"its smallest letters are {smallest:.1f} pixels high at a width of 800"
 
 
-# Guide and README
-
-
-@pytest.mark.parametrize("path", DOCUMENTS)
-def test_commands_exist(path):
-    problems = checks.command_problems(path.read_text(encoding="utf-8"))
-    assert not problems, as_list(problems, path)
-
-
-@pytest.mark.parametrize("path", DOCUMENTS)
-def test_links_lead_somewhere(path):
-    problems = checks.link_problems(path.read_text(encoding="utf-8"), path.parent)
-    assert not problems, as_list(problems, path)
-
-
-@pytest.mark.parametrize("path", DOCUMENTS)
-def test_parts_and_pictures_of_exercises_exist(path):
-    text = path.read_text(encoding="utf-8")
-    problems = checks.part_problems(text) + checks.picture_problems(text)
-    assert not problems, as_list(problems, path)
-
-
-@pytest.mark.parametrize("path", DOCUMENTS)
-def test_structure_is_sound(path):
-    problems = checks.structure_problems(path.read_text(encoding="utf-8"))
-    assert not problems, as_list(problems, path)
-
-
 # The harness: what is right passes, and each fault is found
 
 
 def test_right_section_passes(tiny):
-    assert guide_runner.problems(tiny["Sample: right"]) == []
+    assert guide_runner.problems(tiny["sample.md", "Sample: right"]) == []
 
 
 def test_faults_of_code_are_found(tiny):
-    result = tiny["Sample: wrong"]
-    first, said = result.section.line, guide_runner.problems(result)
+    result = tiny["sample.md", "Sample: wrong"]
+    first, said = result.line, guide_runner.problems(result)
     found = [(int(re.match(r"line (\d+): ", problem)[1]) - first, problem.partition(": ")[2]) for problem in said]
     expected = [(3, "the check '1 + 1 == 3' gives False, not True"),
                 (4, "in the check 'undefined' NameError: name 'undefined' is not defined"),
@@ -232,12 +262,12 @@ def test_faults_of_code_are_found(tiny):
 
 
 def test_printed_text_replaces_what_was_shown(tiny):
-    results = [tiny["Sample: right"], tiny["Sample: wrong"]]
-    text = guide_runner.written(TEXT + SAMPLE, results)
+    results = [tiny["sample.md", "Sample: right"], tiny["sample.md", "Sample: wrong"]]
+    text = guide_runner.written(SAMPLE, results)
     assert "3 dimensions\n```" in text and "not compared" not in text
     assert "   ```text\n   two\n   2.5\n   ```\n" in text, "an indented block must stay indented"
     assert guide_runner.written(text, results) == text
-    without_outputs = re.sub(r"```text\n.*?```", "", text[len(TEXT):], flags=re.DOTALL)
+    without_outputs = re.sub(r"```text\n.*?```", "", text, flags=re.DOTALL)
     assert without_outputs == re.sub(r"```text\n.*?```", "", SAMPLE, flags=re.DOTALL), "it changed more than outputs"
 
 
@@ -266,6 +296,8 @@ def test_outputs_are_compared_up_to_rounding(weights, shown, printed, same):
     ("```python\n```\n<!-- output: real -->\n```text\n```", "must be one of"),
     ("```python\n```\nwords\n<!-- output -->\n```text\n```", "follow at once the block that prints"),
     ("```python\n```\n<!-- output -->\n```bash\n```", "there must be a ```text block"),
+    ("```python\n```\n<!-- output: real weights -->\n```text\n```", "the line *Printed by MODEL"),
+    ("```python\n```\n<!-- output -->\n*Printed by all-MiniLM-L6-v2.*\n```text\n```", "the line *Printed by MODEL"),
 ])
 def test_broken_conventions_are_found(text, complaint):
     with pytest.raises(GuideError, match=re.escape(complaint)):
@@ -274,28 +306,45 @@ def test_broken_conventions_are_found(text, complaint):
 
 def test_comments_and_headings_inside_of_code_are_code():
     sections = guide_runner.parse("## One\n````text\n```python\n## Two\n<!-- check: False -->\n````\n")
-    assert [(s.title, s.items) for s in sections] == [("One", [])]
+    assert [(s.title, s.items) for s in sections[1:]] == [("One", [])]
 
 
-# One command makes README's and guide's outputs and pictures anew
+# One command makes logs, excerpts, outputs and pictures anew
 
 
-def test_update_docs_replaces_outputs_and_pictures(tmp_path, monkeypatch):
-    readme, guide = tmp_path / "README.md", tmp_path / "guide.md"
-    block = "<!-- output of: python code/ex_0{} -->\n\n```text\nold\n```\n\n<!-- end of output -->\n"
-    readme.write_text("é " + block.format("1.py --flag") + block.format("2.py"), encoding="utf-8")
+@pytest.fixture
+def documents(tmp_path, monkeypatch):
+    """A repository of one README, one guide and one log of exercise 1."""
+    for folder in ("outputs/ex_01", "guides/images", "guides/outputs"):
+        (tmp_path / folder).mkdir(parents=True)
+    readme, guide, log = (tmp_path / name for name in ("README.md", "guides/guide.md", "guides/outputs/ex_01.md"))
+    readme.write_text("é <!-- excerpt of: python code/ex_01.py --flag | b | c -->\n<!-- end of excerpt -->\n",
+                      encoding="utf-8")
     guide.write_text("![x](images/ex_01_map.png)\n", encoding="utf-8")
-    (tmp_path / "outputs" / "ex_01").mkdir(parents=True)
-    (tmp_path / "outputs" / "ex_01" / "map.png").write_bytes(b"new")
-    (tmp_path / "images").mkdir()
-    ran = []
-    for name, value in {"README": readme, "GUIDE": guide, "REPOSITORY": tmp_path, "IMAGES": tmp_path / "images",
-                        "run": lambda command: ran.append(command) or "new"}.items():
+    log.write_text("<!-- output of: python code/ex_01.py --flag -->\n\nold\n<!-- end of output -->\n", encoding="utf-8")
+    (tmp_path / "outputs/ex_01/map.png").write_bytes(b"new")
+    for name, value in {"README": readme, "GUIDES": [guide], "REPOSITORY": tmp_path, "LOGS": log.parent,
+                        "IMAGES": tmp_path / "guides/images", "run": lambda command: "a\nb 1\nc\nd"}.items():
         monkeypatch.setattr(update_docs, name, value)
-    monkeypatch.setitem(update_docs.DRAWN_BY, "ex_01", ["python code/ex_01.py --flag", "python code/ex_01.py"])
+    return readme, log
+
+
+def test_update_docs_renews_logs_excerpts_and_pictures(documents, tmp_path):
+    readme, log = documents
     assert update_docs.main(["ex_01"]) == 0
-    assert ran == ["python code/ex_01.py --flag", "python code/ex_01.py"], "a run that README shows is not run twice"
-    expected = "é " + block.format("1.py --flag").replace("old", "new") + block.format("2.py")
-    assert readme.read_text(encoding="utf-8") == expected
-    assert (tmp_path / "images" / "ex_01_map.png").read_bytes() == b"new"
+    assert "```text\na\nb 1\nc\nd\n```" in log.read_text(encoding="utf-8")
+    assert readme.read_text(encoding="utf-8") == (
+        "é <!-- excerpt of: python code/ex_01.py --flag | b | c -->\n\n```text\nb 1\nc\n```\n\n"
+        "<!-- end of excerpt -->\n")
+    assert (tmp_path / "guides/images/ex_01_map.png").read_bytes() == b"new"
     assert not list(tmp_path.rglob("*.new"))
+
+
+def test_an_excerpt_that_no_log_holds_is_refused(documents):
+    with pytest.raises(KeyError, match="no log holds"):
+        update_docs.excerpt("python code/ex_01.py --other", "b", "c")
+
+
+def test_readme_shows_what_the_logs_hold():
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert update_docs.with_excerpts(text) == text, "run: python tests/update_docs.py"

@@ -29,7 +29,7 @@ def test_commands_of_this_repository_are_known(command):
     ("python code/ex_03_gpt2_finetuning.py --lora-modules c_attn", "add --method lora"),
     ("accelerate launch code/ex_01_bert_classification.py --presets smoke", "unrecognized arguments"),
     ("python tests/benchmarks/bench_ex_01.py --gpu", "unknown flags ['--gpu']"),
-    ("python tests/update_docs.py ex_05", "ex_05: choose from"),
+    ("python tests/update_docs.py --all", "unknown flags"),
     ("python -m pytest -m slow", "there is no marker"), ("python -m pytest tests/test_none.py", "there is no"),
     ("pip install -r needs.txt", "there is no needs.txt"), ("pithon code/ex_01_bert_classification.py", "no command"),
 ])
@@ -88,9 +88,15 @@ SOUND = """## 1. One
 *A point
 in one sentence.*
 
-<details><summary>Q?</summary>
+**Self-check.** What?
 
-A.
+- (a) one
+- (b) two
+- (c) three
+
+<details><summary>Answer</summary>
+
+**(b)**: not (a), not (c).
 
 </details>
 
@@ -104,15 +110,19 @@ def test_sound_structure_passes():
 
 @pytest.mark.parametrize("old, new, fault", [
     ("x\n", "x\n### 1. one\n", "a second heading"),
-    ("</details>", "", "never closed"),
+    ("</details>", "", "is not closed"),
     ("</details>", "## 2", "is not closed"),
     ("<details>", "", "without its beginning"),
-    ("<summary>Q?</summary>", "", "needs a <summary>"),
+    ("<summary>Answer</summary>", "", "needs a <summary>"),
     ("</summary>\n", "</summary>", "and then an empty line"),
+    ("- (c) three\n", "", "a self-check needs options"),
+    ("- (c) three", "- (d) three", "a self-check needs options"),
+    ("**(b)**", "**(d)**", "a self-check needs options"),
+    ("not (a), ", "", "the answer says nothing of (a)"),
     ("x\n", "x\n```py\n```\n", "'py'"),
     ("x\n", f"x\n```python\n{'x' * 101}\n```\n", "101 columns"),
     ("*A", "A", "the point is missing"),
-    ("**Sources:**", "Sources:", "no **Sources:**"),
+    ("**Sources:**", "Sources:", "names no **Sources:**"),
 ])
 def test_faults_of_structure_are_found(old, new, fault):
     text = SOUND.replace(old, new)

@@ -1,13 +1,16 @@
-"""Make everything anew in README and guide that a run produced: outputs and pictures. One command, minutes on a CPU.
+"""Make everything anew that a run produced: logs, README's excerpts, pictures, the guides' outputs.
 
-    python tests/update_docs.py                 all of it
-    python tests/update_docs.py ex_01           README blocks and pictures of exercise 1 (ex_02, ex_03, ex_04 likewise)
-    python tests/update_docs.py guide           what the guide's Python prints, on the packaged weights (a minute)
-    python tests/update_docs.py pictures        the guide's own pictures, by guides/draw_pictures.py (seconds)
+    python tests/update_docs.py                 all of it (the four exercises in full: about half an hour)
+    python tests/update_docs.py ex_01           exercise 1: its log, README's excerpts, its pictures
+    python tests/update_docs.py guide           what the guides' Python prints, on the packaged weights
+    python tests/update_docs.py pictures        the guides' own pictures, by guides/draw_pictures.py (seconds)
 
-README: a block stands between `<!-- output of: COMMAND -->` and `<!-- end of output -->`. Exercises' pictures are those
-that README or guide show as images/ex_0N_NAME.png: outputs/ex_0N/NAME.png, copied after the exercise ran.
-Guide: see guide_runner.py. Exit status 1 when something in the guide is not as it should be.
+A log is guides/outputs/ex_0N.md: each command whole, between `<!-- output of: COMMAND -->` and
+`<!-- end of output -->`. README shows excerpts of the logs, between
+`<!-- excerpt of: COMMAND | FIRST | LAST -->` and `<!-- end of excerpt -->`: the lines from the one
+that holds FIRST to the next one that holds LAST. Exercises' pictures are those that README or a guide
+shows as images/ex_0N_NAME.png: outputs/ex_0N/NAME.png, copied after the exercise ran. For the guides'
+outputs see guide_runner.py. Exit status 1 when something is not as it should be.
 """
 
 from __future__ import annotations
@@ -22,20 +25,16 @@ import sys
 from pathlib import Path
 
 import guide_runner
-from guide_runner import GUIDE, REPOSITORY
+from guide_runner import GUIDES, REPOSITORY
 
 README = REPOSITORY / "README.md"
 IMAGES = REPOSITORY / "guides" / "images"
+LOGS = REPOSITORY / "guides" / "outputs"
 BLOCK = re.compile(r"(<!-- output of: (?P<command>.+?) -->\n).*?(<!-- end of output -->)", re.DOTALL)
+EXCERPT = re.compile(r"(<!-- excerpt of: (?P<command>.+?) \| (?P<first>.+?) \| (?P<last>.+?) -->\n).*?"
+                     r"(<!-- end of excerpt -->)", re.DOTALL)
 EXERCISES = ("ex_01", "ex_02", "ex_03", "ex_04")
 PARTS = (*EXERCISES, "pictures", "guide")
-# The runs that draw each exercise's pictures; one that README shows the output of is not run twice.
-DRAWN_BY = {
-    "ex_01": ["python code/ex_01_bert_classification.py"],
-    "ex_02": ["python code/ex_02_gpt2_generation.py"],
-    "ex_03": ["python code/ex_03_gpt2_finetuning.py", "python code/ex_03_gpt2_finetuning.py --method lora"],
-    "ex_04": [],
-}
 
 
 def run(command: str) -> str:
@@ -57,53 +56,53 @@ def write(path: Path, text: str) -> None:
 
 
 def update_exercise(exercise: str) -> None:
-    """Run an exercise for its README blocks and for its pictures in README and guide."""
-    ran = set()
-
-    def renew(match: re.Match) -> str:
-        command = match["command"]
-        if exercise not in command:
-            return match[0]
-        ran.add(command)
-        return f"{match[1]}\n```text\n{run(command)}\n```\n\n{match[3]}"
-
-    readme = README.read_text(encoding="utf-8")
-    renewed = BLOCK.sub(renew, readme)
-    shown = readme + (GUIDE.read_text(encoding="utf-8") if GUIDE.is_file() else "")
-    names = sorted(set(re.findall(rf"images/{exercise}_(\w+\.png)", shown)))
-    for command in DRAWN_BY[exercise] if names else []:
-        if command not in ran:
-            run(command)
-    for name in names:
+    """Run all commands of an exercise's log, and copy the pictures that README and guides show."""
+    log = LOGS / f"{exercise}.md"
+    write(log, BLOCK.sub(lambda m: f"{m[1]}\n```text\n{run(m['command'])}\n```\n\n{m[3]}",
+                         log.read_text(encoding="utf-8")))
+    shown = "".join(path.read_text(encoding="utf-8") for path in (README, *GUIDES))
+    for name in sorted(set(re.findall(rf"images/{exercise}_(\w+\.png)", shown))):
         image = IMAGES / f"{exercise}_{name}"
         fresh = image.with_name(image.name + ".new")
         shutil.copyfile(REPOSITORY / "outputs" / exercise / name, fresh)
         fresh.replace(image)
-    if renewed != readme:
-        write(README, renewed)
 
 
-def parse_arguments(argv: list[str] | None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", metavar="PART", help=", ".join(PARTS) + " (default: all)")
-    args = parser.parse_args(argv)
-    if unknown := set(args.what) - set(PARTS):
-        parser.error(f"{', '.join(unknown)}: choose from {', '.join(PARTS)}")
-    return args
+def excerpt(command: str, first: str, last: str) -> str:
+    """Lines of a logged run, from the one that holds `first` to the next that holds `last`, both included."""
+    for log in sorted(LOGS.glob("*.md")):
+        for block in BLOCK.finditer(log.read_text(encoding="utf-8")):
+            if block["command"] == command:
+                lines = block[0].split("```text\n")[1].split("\n```")[0].split("\n")
+                begin = next(i for i, line in enumerate(lines) if first in line)
+                end = next(i for i, line in enumerate(lines) if i >= begin and last in line)
+                return "\n".join(lines[begin:end + 1])
+    raise KeyError(f"no log holds a run of {command!r}")
+
+
+def with_excerpts(text: str) -> str:
+    """A text with its excerpts as the logs have them now. Raises KeyError or StopIteration for one not there."""
+    return EXCERPT.sub(lambda m: f"{m[1]}\n```text\n{excerpt(*m.group('command', 'first', 'last'))}\n```\n\n"
+                                 "<!-- end of excerpt -->", text)
 
 
 def main(argv: list[str] | None = None) -> int:
-    wanted = parse_arguments(argv).what or PARTS
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="*", metavar="PART", help=", ".join(PARTS) + " (default: all)")
+    wanted = parser.parse_args(argv).what or PARTS
+    if unknown := set(wanted) - set(PARTS):
+        parser.error(f"{', '.join(unknown)}: choose from {', '.join(PARTS)}")
     for exercise in EXERCISES:
         if exercise in wanted:
             update_exercise(exercise)
-    if "pictures" in wanted:
-        run("python guides/draw_pictures.py")
+    write(README, with_excerpts(README.read_text(encoding="utf-8")))
     wrong = []
     if "guide" in wanted:
-        print(f"running: the Python of {GUIDE.name}", flush=True)
-        wrong = guide_runner.renew(GUIDE)
-        print("\n".join(f"{GUIDE.name}: {problem}" for problem in wrong) or "The guide is as it should be.")
+        print("running: the Python of the guides", flush=True)
+        wrong = guide_runner.renew(GUIDES)
+        print("\n".join(wrong) or "The guides are as they should be.")
+    if "pictures" in wanted:  # one of them shows numbers that a guide prints
+        run("python guides/draw_pictures.py")
     return 1 if wrong else 0
 
 
