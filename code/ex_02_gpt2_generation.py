@@ -41,26 +41,32 @@ def apply_temperature(logits: torch.Tensor, temperature: float) -> torch.Tensor:
     return logits / temperature
 
 
+# Task 2.1 (10 points)
 def keep_top_k(logits: torch.Tensor, k: int) -> torch.Tensor:
     """Only the k likeliest tokens, also where some tie; the others become -inf.
 
     logits: (..., vocabulary); k: at least 1, may exceed the vocabulary. Fan et al. 2018, arXiv
     1805.04833. keep_top_k(tensor([1., 3., 2.]), 2) is tensor([-inf, 3., 2.]).
     """
+    # BEGIN SOLUTION
     kept = logits.topk(min(k, logits.shape[-1])).indices
     return logits.new_full(logits.shape, -math.inf).scatter(-1, kept, logits.gather(-1, kept))
+    # END SOLUTION
 
 
+# Task 2.2 (20 points)
 def keep_top_p(logits: torch.Tensor, p: float) -> torch.Tensor:
     """Only the smallest set of likeliest tokens that together reach probability p; others: -inf.
 
     logits: (..., vocabulary); p: 0 to 1, and at least one token stays. Holtzman et al. 2020, arXiv
     1904.09751. With probabilities 0.5, 0.3 and 0.2, p = 0.6 keeps the first two.
     """
+    # BEGIN SOLUTION
     ascending, order = logits.sort(-1)
     remove = ascending.softmax(-1).cumsum(-1) <= 1 - p  # from the least likely up, while p remains
     remove[..., -1] = False
     return logits.masked_fill(remove.scatter(-1, order, remove), -math.inf)
+    # END SOLUTION
 
 
 def keep_min_p(logits: torch.Tensor, p: float) -> torch.Tensor:
@@ -73,12 +79,15 @@ def keep_min_p(logits: torch.Tensor, p: float) -> torch.Tensor:
     return logits.masked_fill(probs < p * probs.amax(-1, keepdim=True), -math.inf)
 
 
+# Task 2.3 (10 points)
 def entropy(logits: torch.Tensor) -> torch.Tensor:
     """Entropy of softmax(logits) in bits: (..., vocabulary) -> (...). Two even chances: 1 bit."""
+    # BEGIN SOLUTION
     import torch
 
     probs = logits.softmax(-1)
     return -torch.xlogy(probs, probs).sum(-1) / math.log(2)  # xlogy takes 0 log 0 as 0
+    # END SOLUTION
 
 
 def next_token_logits(model, tokenizer, prompt: str) -> torch.Tensor:
@@ -191,6 +200,7 @@ QUERY_TOKENS = 200  # a longer review is cut there: eight examples leave that mu
 ANSWER_TOKENS = 8  # enough for a capital
 
 
+# Task 2.4 (15 points)
 def few_shot_prompt(instruction: str, template: str, shots: list[tuple[str, str]],
                     text: str) -> str:
     """Instruction, examples with their answers, and the question, with an empty line between them.
@@ -199,8 +209,10 @@ def few_shot_prompt(instruction: str, template: str, shots: list[tuple[str, str]
     answer follows after one space, so the prompt ends without one. Brown et al. 2020, arXiv
     2005.14165.
     """
+    # BEGIN SOLUTION
     examples = [template.replace("{text}", shot) + " " + answer for shot, answer in shots]
     return "\n\n".join([instruction, *examples, template.replace("{text}", text)])
+    # END SOLUTION
 
 
 def token_log_probs(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
@@ -208,11 +220,13 @@ def token_log_probs(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
     return logits.log_softmax(-1).gather(-1, tokens[..., None])[..., 0]
 
 
+# Task 2.5 (15 points)
 def label_log_prob(model, tokenizer, prompt: str, label: str) -> float:
     """log p(label | prompt), the sum over the label's tokens, which follow after one space.
 
     Column i of the logits predicts token i + 1. `score_labels` does the same for many at once.
     """
+    # BEGIN SOLUTION
     import torch
 
     before = tokenizer(prompt)["input_ids"]
@@ -221,6 +235,7 @@ def label_log_prob(model, tokenizer, prompt: str, label: str) -> float:
     with torch.inference_mode():
         logits = model(input_ids).logits[0, len(before) - 1:-1]
     return token_log_probs(logits, input_ids[0, len(before):]).sum().item()
+    # END SOLUTION
 
 
 def calibrate(scores: torch.Tensor, content_free: torch.Tensor) -> torch.Tensor:
@@ -330,6 +345,7 @@ def capitals_by_prompt(model, tokenizer, task: dict, seed: int) -> dict[str, dic
 # Part 4: measuring generated text
 
 
+# Task 2.6 (20 points)
 def perplexity(logits: torch.Tensor, input_ids: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
     """exp of the mean negative log-likelihood of the tokens that count: one value a text, (batch,).
 
@@ -337,8 +353,10 @@ def perplexity(logits: torch.Tensor, input_ids: torch.Tensor, counts: torch.Tens
     time); counts: the same, 1 for a token to measure, 0 for prompt and padding. Four equally likely
     tokens at every step give perplexity 4.
     """
+    # BEGIN SOLUTION
     log_probs, counts = token_log_probs(logits[:, :-1], input_ids[:, 1:]), counts[:, 1:]
     return (-(log_probs * counts).sum(-1) / counts.sum(-1)).exp()
+    # END SOLUTION
 
 
 def perplexities(model, tokenizer, prompts: list[str], continuations: list[list[int]],
@@ -359,14 +377,17 @@ def perplexities(model, tokenizer, prompts: list[str], continuations: list[list[
     return result
 
 
+# Task 2.7 (10 points)
 def distinct_n(texts: list[list[str]], n: int) -> float:
     """Different n-grams over all n-grams of some texts, given as words: 0 to 1, 0 without n-grams.
 
     distinct_n([["a", "b", "a"]], 1) is 2/3. Compare only texts of like length. Li et al. 2016,
     arXiv 1510.03055.
     """
+    # BEGIN SOLUTION
     ngrams = [tuple(words[i:i + n]) for words in texts for i in range(len(words) - n + 1)]
     return len(set(ngrams)) / len(ngrams) if ngrams else 0.0
+    # END SOLUTION
 
 
 def repeated_share(words: list[str], n: int = 4) -> float:
