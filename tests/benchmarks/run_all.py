@@ -1,0 +1,76 @@
+"""All benchmarks, one after the other, with one table and one JSON. Best on a machine that does nothing else.
+
+    python tests/benchmarks/run_all.py                  about half an hour on two cores
+    python tests/benchmarks/run_all.py bench_ex_02      some of them
+
+Each benchmark prints `BENCH {"name", "value", "unit", "goal", "spread"}` lines; this collects them, with machine and
+versions, into guides/outputs/benchmarks.json and benchmarks.md.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPOSITORY / "code"))
+
+from utils.runtime import precision  # noqa: E402
+from utils.session import write_whole  # noqa: E402
+
+OUTPUTS = REPOSITORY / "guides" / "outputs"
+BENCHMARKS = ("bench_ex_01", "bench_ex_02", "bench_ex_03", "bench_ex_04", "bench_growth")
+
+
+def machine() -> dict:
+    """What the figures depend on."""
+    return {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count(),
+            "precision": precision("cpu"), "python": platform.python_version(), "system": platform.system(),
+            **{name: version(name) for name in ("torch", "transformers")}}
+
+
+def run(name: str) -> list[dict]:
+    """The BENCH lines of one benchmark; everything it prints is shown as it comes."""
+    rows, command = [], [sys.executable, "-u", str(REPOSITORY / "tests" / "benchmarks" / f"{name}.py")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, encoding="utf-8", cwd=REPOSITORY) as process:
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            if line.startswith("BENCH "):
+                rows.append({"benchmark": name, **json.loads(line[6:])})
+    if process.returncode:
+        sys.exit(f"error: exit status {process.returncode} from {name}")
+    return rows
+
+
+def table(rows: list[dict], facts: dict) -> str:
+    """Markdown."""
+    lines = ["# Benchmarks", "", "Written by `python tests/benchmarks/run_all.py`, on "
+             + ", ".join(f"{key} {value}" for key, value in facts.items()) + ". Ratios are medians over rounds in which "
+             "the recipes take turns; behind them the middle half of the rounds.", "",
+             "| benchmark | measured | value | middle half | goal |", "|---|---|---|---|---|"]
+    for row in rows:
+        spread = " to ".join(f"{x:.3g}" for x in row["spread"]) if row.get("spread") else ""
+        lines.append(f"| {row['benchmark']} | {row['name']} | {row['value']:.3g} {row.get('unit', '')} | {spread} | "
+                     f"{row.get('goal', '')} |")
+    return "\n".join([*lines, ""])
+
+
+def main() -> None:
+    file = OUTPUTS / "benchmarks.json"
+    before = json.loads(file.read_text(encoding="utf-8"))["rows"] if file.is_file() else []
+    wanted, facts = sys.argv[1:] or BENCHMARKS, machine()
+    rows = [row for row in before if row["benchmark"] not in wanted]
+    rows = sorted(rows + [row for name in wanted for row in run(name)], key=lambda row: row["benchmark"])
+    text = json.dumps({"machine": facts, "rows": rows}, indent=1) + "\n"
+    write_whole(file, lambda p: p.write_text(text, encoding="utf-8", newline="\n"))
+    write_whole(OUTPUTS / "benchmarks.md", lambda p: p.write_text(table(rows, facts), encoding="utf-8", newline="\n"))
+    print(f"The table is in {OUTPUTS / 'benchmarks.md'}")
+
+
+if __name__ == "__main__":
+    main()
