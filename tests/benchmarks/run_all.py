@@ -3,8 +3,8 @@
     python tests/benchmarks/run_all.py                  about half an hour on two cores
     python tests/benchmarks/run_all.py bench_ex_02      some of them
 
-Each benchmark prints `BENCH {"name", "value", "unit", "goal", "spread"}` lines; this collects them, with machine and
-versions, into guides/outputs/benchmarks.json and benchmarks.md.
+The last line that a benchmark prints is JSON: {name: number, or {"median", "low", "high"} of a ratio}. This collects
+them, with machine and versions, into guides/outputs/benchmarks.json and benchmarks.md.
 """
 
 from __future__ import annotations
@@ -34,29 +34,42 @@ def machine() -> dict:
             **{name: version(name) for name in ("torch", "transformers")}}
 
 
+# What each figure should at least (>) or at most (<) be.
+GOALS = {
+    "times_as_fast_as_padding_to_512": "> 60", "times_as_fast_as_a_plain_trainer": "> 2.4 with bf16, > 1.8 without",
+    "accuracy_gained": "> -0.01", "times_as_fast_as_one_by_one": "> 10", "bf16_times_as_fast_as_fp32": "> 1.4",
+    "lora_memory_over_full": "< 0.7", "decoding_times_as_fast_as_fp32_generate": "> 3",
+    "first_token_of_turn_10_over_turn_1": "< 1",
+}
+
+
 def run(name: str) -> list[dict]:
-    """The BENCH lines of one benchmark; everything it prints is shown as it comes."""
-    rows, command = [], [sys.executable, "-u", str(REPOSITORY / "tests" / "benchmarks" / f"{name}.py")]
+    """The figures of one benchmark; everything it prints is shown as it comes."""
+    last, command = "", [sys.executable, "-u", str(REPOSITORY / "tests" / "benchmarks" / f"{name}.py")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, encoding="utf-8", cwd=REPOSITORY) as process:
         for line in process.stdout:
             print(line, end="", flush=True)
-            if line.startswith("BENCH "):
-                rows.append({"benchmark": name, **json.loads(line[6:])})
+            last = line if line.strip() else last
     if process.returncode:
         sys.exit(f"error: exit status {process.returncode} from {name}")
+    rows = []
+    for key, value in json.loads(last).items():
+        spread = [value["low"], value["high"]] if isinstance(value, dict) else None
+        if isinstance(value, dict) or type(value) in (int, float):
+            rows.append({"benchmark": name, "name": key, "value": value["median"] if spread else value,
+                         "spread": spread, "goal": GOALS.get(key, "")})
     return rows
 
 
 def table(rows: list[dict], facts: dict) -> str:
     """Markdown."""
-    lines = ["# Benchmarks", "", "Written by `python tests/benchmarks/run_all.py`, on "
-             + ", ".join(f"{key} {value}" for key, value in facts.items()) + ". Ratios are medians over rounds in which "
-             "the recipes take turns; behind them the middle half of the rounds.", "",
+    on = ", ".join(f"{key} {value}" for key, value in facts.items())
+    lines = ["# Benchmarks", "", f"Written by `python tests/benchmarks/run_all.py`, on {on}. Ratios are medians over "
+             "rounds in which the recipes take turns; beside them the middle half of the rounds.", "",
              "| benchmark | measured | value | middle half | goal |", "|---|---|---|---|---|"]
     for row in rows:
         spread = " to ".join(f"{x:.3g}" for x in row["spread"]) if row.get("spread") else ""
-        lines.append(f"| {row['benchmark']} | {row['name']} | {row['value']:.3g} {row.get('unit', '')} | {spread} | "
-                     f"{row.get('goal', '')} |")
+        lines.append(f"| {row['benchmark']} | {row['name']} | {row['value']:.3g} | {spread} | {row['goal']} |")
     return "\n".join([*lines, ""])
 
 
