@@ -37,7 +37,7 @@ def script_of(exercise: str) -> Path:
 def read_tasks(source: str) -> list[Task]:
     """The tasks that a script marks. Raises ValueError if tasks and solutions do not go together one to one."""
     tasks, marks = [], list(TASK.finditer(source))
-    ends = [mark.start() for mark in marks[1:]] + [len(source)]
+    ends = [*(mark.start() for mark in marks[1:]), len(source)][:len(marks)]
     for mark, end in zip(marks, ends, strict=True):
         if len(SOLUTION.findall(source, mark.end(), end)) != 1:
             raise ValueError(f"task {mark[1]} needs one BEGIN SOLUTION and END SOLUTION")

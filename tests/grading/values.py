@@ -94,6 +94,7 @@ def difference(expected, got, tolerance: float = 1e-4, where: str = "the result"
         return next(filter(None, (difference(expected[key], got[key], tolerance, f"{where}[{key!r}]")
                                   for key in expected)), "")
     if isinstance(expected, (list, tuple)) and not numeric(expected):
+        got = list(got) if isinstance(got, np.ndarray) and got.ndim else got
         if not isinstance(got, (list, tuple)):
             return f"{where} should be a list or tuple, and is a {name_of(got)}"
         if len(expected) != len(got):
