@@ -19,6 +19,7 @@ import functools
 import math
 import re
 import statistics
+import zlib
 from typing import TYPE_CHECKING
 
 from utils import runtime
@@ -442,6 +443,15 @@ def written_by_people(tokenizer, reviews: list[str], max_new_tokens: int) -> tup
     return [" ".join(words[:8]) for words in longest], [ids[:max_new_tokens] for ids in rest]
 
 
+def quality(model, tokenizer, embed, prompts: list[str], strategies: dict, reviews: list[str],
+            max_new_tokens: int) -> dict[str, dict]:
+    """`measure` each strategy's continuations of the prompts, and what people wrote in reviews."""
+    rows = {name: (prompts, strategies[name]["tokens"]) for name in STRATEGIES}
+    people = written_by_people(tokenizer, reviews, max_new_tokens)
+    rows |= {"people (reviews)": people} if people[0] else {}
+    return {name: measure(model, tokenizer, embed, *row) for name, row in rows.items()}
+
+
 # A run: what it may be told, and its course
 
 PRESETS = {  # tokens generated for each prompt, and test reviews for few-shot learning
@@ -449,7 +459,6 @@ PRESETS = {  # tokens generated for each prompt, and test reviews for few-shot l
     "quick": {"max_new_tokens": 32, "queries": 80},
     "full": {"max_new_tokens": 100, "queries": 1000},
 }
-DECODING_FLAGS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 
 
 def parse(argv: list[str] | None):
@@ -481,34 +490,31 @@ def parse(argv: list[str] | None):
     return runtime.complete(parser, PRESETS, argv)
 
 
-def own_decoding(settings) -> dict:
-    """Arguments of model.generate for own text: the strategy's, changed by the flags."""
-    given = {name: getattr(settings, name) for name in DECODING_FLAGS
-             if getattr(settings, name) is not None}
-    strategy = settings.strategy or ("sampling" if given else "top-p")
-    if not STRATEGIES[strategy]["do_sample"] and set(given) - {"repetition_penalty"}:
-        raise UserError(f"--strategy {strategy} does not sample, so temperature, top-k, top-p and "
-                        "min-p change nothing: leave them out or choose another strategy")
-    return {**STRATEGIES[strategy], **given}
+def own_text(settings) -> tuple[dict[str, list[str]], dict]:
+    """Prompts by category, none for the lesson, and arguments of model.generate to continue them.
 
-
-def own_prompts(settings) -> dict[str, list[str]]:
-    """The prompts to continue, by category; empty for the lesson. Raises UserError for bad ones."""
+    Raises UserError for prompts that no model should get, and flags that do not go together.
+    """
     from utils import course_data
 
     for text in settings.prompt:
         if not text.strip() or text.endswith(" "):
             raise UserError(f"--prompt {text!r} is empty or ends with a space, which GPT-2's "
                             "tokens bring along: correct it")
-    own = {"--prompt": settings.prompt} if settings.prompt else {}
-    own |= course_data.load_prompts_file(settings.prompts) if settings.prompts else {}
-    flags = any(getattr(settings, name) is not None for name in ("strategy", *DECODING_FLAGS))
-    if flags and not own:
+    prompts = {"--prompt": settings.prompt} if settings.prompt else {}
+    prompts |= course_data.load_prompts_file(settings.prompts) if settings.prompts else {}
+    if prompts and settings.resume:
+        raise UserError("--resume is for the lesson: with --prompt and --prompts nothing is kept")
+    flags = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+    given = {name: getattr(settings, name) for name in flags if getattr(settings, name) is not None}
+    if (given or settings.strategy) and not prompts:
         raise UserError("--strategy and the flags of decoding need --prompt or --prompts; the "
                         "lesson compares them all")
-    if own and settings.resume:
-        raise UserError("--resume is for the lesson: with --prompt or --prompts nothing is kept")
-    return own
+    strategy = settings.strategy or ("sampling" if given else "top-p")
+    if not STRATEGIES[strategy]["do_sample"] and set(given) - {"repetition_penalty"}:
+        raise UserError(f"--strategy {strategy} does not sample, so temperature, top-k, top-p and "
+                        "min-p change nothing: leave them out or choose another strategy")
+    return prompts, {**STRATEGIES[strategy], **given}
 
 
 def continue_own(session, own: dict[str, list[str]], decoding: dict) -> dict:
@@ -547,7 +553,8 @@ def lesson(session, data: dict) -> dict:
     embed = embedder and functools.partial(embedder, pool=mean_pool)
     session.open("Exercise 2: generate text with GPT-2",
                  {"model": checkpoint.name, "source": checkpoint.source, "data": reviews.name,
-                  "precision": "fp32", "coherence": coherence, "prompts": prompts},
+                  "precision": "fp32", "coherence": coherence,
+                  "prompts": f"{zlib.crc32(repr(data).encode()):x}"},
                  views.facts(checkpoint, model, reviews, coherence, session.device), disk_mb=20)
 
     session.part("next_token", "Part 1: one step of a language model",
@@ -565,12 +572,9 @@ def lesson(session, data: dict) -> dict:
     session.part("capitals", "Part 3, continued: capitals", "What do examples teach here?",
                  lambda: capitals_by_prompt(*lm, data["few_shot"]["capitals"], settings.seed),
                  views.capitals)
-    people = written_by_people(tokenizer, splits["test"]["text"], settings.max_new_tokens)
     session.part("quality", "Part 4: measuring generated text",
-                 "Which numbers agree with your own judgement?", lambda: {
-                     **{name: measure(*lm, embed, prompts, row["tokens"])
-                        for name, row in texts.items()},
-                     **({"people (reviews)": measure(*lm, embed, *people)} if people[0] else {})},
+                 "Which numbers agree with your own judgement?", lambda: quality(
+                     *lm, embed, prompts, texts, splits["test"]["text"], settings.max_new_tokens),
                  functools.partial(views.quality, prompts, texts))
     return session.close()
 
@@ -578,7 +582,7 @@ def lesson(session, data: dict) -> dict:
 def main(argv: list[str] | None = None) -> dict:
     """Run the exercise; returns what results.json holds. Raises UserError for a user's mistakes."""
     settings = parse(argv)
-    own, decoding = own_prompts(settings), own_decoding(settings)
+    own, decoding = own_text(settings)
 
     from utils import course_data
     from utils.session import Session

@@ -1,4 +1,4 @@
-"""Sentence vectors: exercise 2 measures with them how close two texts are, exercise 4 searches with them."""
+"""Sentence vectors: exercise 2 measures with them how close two texts are, exercise 4 searches."""
 
 from __future__ import annotations
 
@@ -16,23 +16,24 @@ if TYPE_CHECKING:
 
 
 def mean_pool(hidden_states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-    """Mean over the tokens that are no padding, of length 1: (texts, time, hidden) -> (texts, hidden)."""
+    """Mean over all tokens but padding, of length 1: (texts, time, hidden) -> (texts, hidden)."""
     total = (hidden_states * attention_mask[..., None]).sum(1)
     return total / total.norm(dim=-1, keepdim=True).clamp(min=1e-9)
 
 
 class Embedder:
-    """A sentence encoder with its weights in fp32: called with texts, it gives vectors of length 1."""
+    """A sentence encoder in fp32: called with texts, it gives vectors of length 1."""
 
     def __init__(self, checkpoint: Checkpoint, device: str = "cpu") -> None:
-        """checkpoint: from checkpoints.find("embedder"). Raises UserError if it cannot be loaded."""
+        """checkpoint: from checkpoints.fetch("embedder"). UserError if it cannot be loaded."""
         from transformers import AutoModel, AutoTokenizer
 
         self.checkpoint = checkpoint
         self.tokenizer = checkpoints.load(AutoTokenizer, checkpoint)
         self.model = checkpoints.load(AutoModel, checkpoint, dtype="float32").to(device).eval()
 
-    def __call__(self, texts: list[str], pool: Callable = mean_pool, batch_size: int = 16) -> np.ndarray:
+    def __call__(self, texts: list[str], pool: Callable = mean_pool,
+                 batch_size: int = 16) -> np.ndarray:
         """The texts' vectors, (texts, hidden). What is longer than 256 tokens is cut there.
 
         pool: (hidden states, attention mask) -> vectors, such as `mean_pool`.
@@ -40,22 +41,24 @@ class Embedder:
         import numpy as np
         import torch
 
-        longest = min(256, self.tokenizer.model_max_length, self.model.config.max_position_embeddings)
-        vectors = np.zeros((len(texts), self.model.config.hidden_size), np.float32)
-        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # like lengths need little padding
+        config = self.model.config
+        longest = min(256, self.tokenizer.model_max_length, config.max_position_embeddings)
+        vectors = np.zeros((len(texts), config.hidden_size), np.float32)
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # needs little padding
         for start in range(0, len(order), batch_size):
             chosen = order[start:start + batch_size]
-            batch = self.tokenizer([texts[i] for i in chosen], padding=True, truncation=True, max_length=longest,
-                                   return_tensors="pt").to(self.model.device)
+            batch = self.tokenizer([texts[i] for i in chosen], padding=True, truncation=True,
+                                   max_length=longest, return_tensors="pt").to(self.model.device)
             with torch.inference_mode():
-                vectors[chosen] = pool(self.model(**batch).last_hidden_state, batch["attention_mask"]).cpu().numpy()
+                hidden_states = self.model(**batch).last_hidden_state
+                vectors[chosen] = pool(hidden_states, batch["attention_mask"]).cpu().numpy()
         return vectors
 
 
 def fetch(source: str, device: str = "cpu") -> tuple[Embedder | None, str]:
     """The sentence encoder, downloaded if need be, and its name; or None, and why it cannot be had.
 
-    source: where the exercise's other model came from; "tiny" and "packaged" hold for the encoder as well.
+    source: where the exercise's other model came from; "tiny" and "packaged" hold for this one.
     """
     try:
         found = checkpoints.fetch("embedder", source if source in ("tiny", "packaged") else None)

@@ -1,4 +1,4 @@
-"""Exercise 2's language model, and log p(label | prompt) of many prompts and labels, faster than one by one."""
+"""Exercise 2's language model, and log p(label | prompt) of many prompts and labels at once."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 def fetch_model(name: str | None, device: str):
     """(checkpoint, tokenizer, model) of a decoder in fp32, downloaded if need be.
 
-    Without the checkpoint's own settings for generating: a strategy shall mean the same for every model. Raises
-    UserError if the model cannot be had or is of another kind.
+    Without the checkpoint's own settings for generating: a strategy shall mean the same for every
+    model. Raises UserError if the model cannot be had or is of another kind.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
@@ -29,9 +29,9 @@ def fetch_model(name: str | None, device: str):
     tokenizer = checkpoints.load(AutoTokenizer, checkpoint)
     end = tokenizer.eos_token_id
     if end is None:
-        raise UserError(f"model {checkpoint.name!r} has no end-of-text token, which this exercise needs: name another "
-                        "--model")
-    tokenizer.pad_token = tokenizer.eos_token  # GPT-2 has none of its own; the attention mask tells them apart
+        raise UserError(f"model {checkpoint.name!r} has no end-of-text token, which this exercise "
+                        "needs: name another --model")
+    tokenizer.pad_token = tokenizer.eos_token  # GPT-2 has none; the attention mask tells them apart
     model = checkpoints.load(AutoModelForCausalLM, checkpoint, dtype="float32").to(device).eval()
     model.generation_config = GenerationConfig(eos_token_id=end, pad_token_id=end)
     return checkpoint, tokenizer, model
@@ -48,55 +48,60 @@ def check_context(model, tokenizer, prompts: list[str], max_new_tokens: int) -> 
         room = context_length(model) - len(ids)
         if room < max_new_tokens:
             raise UserError(f"the prompt {short(prompt)} has {len(ids)} tokens, and of the model's "
-                            f"{context_length(model)} that leaves {max(room, 0)} for a continuation: shorten it, or "
-                            f"lower --max-new-tokens {max_new_tokens}")
+                            f"{context_length(model)} that leaves {max(room, 0)} for a "
+                            f"continuation: shorten it, or lower --max-new-tokens {max_new_tokens}")
 
 
 def cache_name(model) -> str | None:
-    """What the model calls its key-value cache: "cache", or "past_key_values" before transformers 5.24 or so.
+    """What the model calls its key-value cache: "cache", or in older libraries "past_key_values".
 
-    None if it has none, or one that cannot hold the beginning of another text: that of Mamba, for instance.
+    None if it has none, or one that cannot take up a text in its middle, as Mamba's.
     """
-    kinds = getattr(model.config.get_text_config(decoder=True), "layer_types", None) or ["full_attention"]
+    kinds = getattr(model.config.get_text_config(decoder=True), "layer_types", None) or []
+    if not set(kinds) <= {"full_attention", "sliding_attention"}:
+        return None
     names = inspect.signature(model.forward).parameters
-    return next((name for name in ("cache", "past_key_values")
-                 if name in names and set(kinds) <= {"full_attention", "sliding_attention"}), None)
+    return next((name for name in ("cache", "past_key_values") if name in names), None)
 
 
-def score_labels(model, tokenizer, prompts: list[str], labels: list[str], batch_size: int = 16) -> torch.Tensor:
+def score_labels(model, tokenizer, prompts: list[str], labels: list[str],
+                 batch_size: int = 16) -> torch.Tensor:
     """log p(label | prompt), in the model's own precision: (prompts, labels), on the CPU.
 
-    The label follows after one space; one of several tokens gets the sum of theirs. What all prompts begin with, the
-    instruction and the examples, is computed once. A batch holds prompts of one length, so that nothing is padded.
-    Raises UserError if a prompt is too long for the model.
+    The label follows after one space; one of several tokens gets the sum of theirs. What all
+    prompts begin with, the instruction and the examples, is computed once. A batch holds prompts of
+    one length, so that nothing is padded. Raises UserError if a prompt is too long for the model.
     """
     import torch
     from transformers import DynamicCache
 
     rows = [tokenizer(prompt)["input_ids"] for prompt in prompts]
     answers = [tokenizer(" " + label, add_special_tokens=False)["input_ids"] for label in labels]
-    longest, context = max(map(len, rows)) + max(map(len, answers)), context_length(model)
-    if longest > context:
-        raise UserError(f"a few-shot prompt and its answer have {longest} tokens, and the model takes {context}: name "
-                        "another --model, or shorten the examples in data/sample_prompts.json")
-    name, shared = cache_name(model), 0
-    scores = torch.empty(len(rows), len(labels))
+    longest = max(map(len, rows)) + max(map(len, answers))
+    if longest > context_length(model):
+        raise UserError(f"a few-shot prompt and its answer have {longest} tokens, and the model "
+                        f"takes {context_length(model)}: name another --model, or shorten the "
+                        "examples in data/sample_prompts.json")
+    scores, name, shared = torch.empty(len(rows), len(labels)), cache_name(model), 0
+    prefix = DynamicCache(config=model.config) if name else None
     with torch.inference_mode():
-        prefix = DynamicCache(config=model.config) if name else None
-        while name and shared < min(map(len, rows)) - 1 and len({row[shared] for row in rows}) == 1:
+        shortest = min(map(len, rows))
+        while name and shared < shortest - 1 and len({row[shared] for row in rows}) == 1:
             shared += 1
         if shared:
-            model(torch.tensor([rows[0][:shared]], device=model.device), use_cache=True, logits_to_keep=1,
-                  **{name: prefix})
-        for _, group in groupby(sorted(range(len(rows)), key=lambda i: len(rows[i])), key=lambda i: len(rows[i])):
-            same = list(group)
-            for chosen in (same[i:i + batch_size] for i in range(0, len(same), batch_size)):
+            ids = torch.tensor([rows[0][:shared]], device=model.device)
+            model(ids, use_cache=True, logits_to_keep=1, **{name: prefix})
+        by_length = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+        for _, group in groupby(by_length, key=lambda i: len(rows[i])):
+            group = list(group)
+            for chosen in (group[i:i + batch_size] for i in range(0, len(group), batch_size)):
                 ids = torch.tensor([rows[i][shared:] for i in chosen], device=model.device)
                 scores[chosen] = _score(model, name, prefix, ids, answers).cpu()
     return scores
 
 
-def _score(model, name: str | None, prefix, ids: torch.Tensor, answers: list[list[int]]) -> torch.Tensor:
+def _score(model, name: str | None, prefix, ids: torch.Tensor,
+           answers: list[list[int]]) -> torch.Tensor:
     """(batch, answers). ids: (batch, time), what follows after the prefix, a cache of one row."""
     import torch
 
@@ -109,10 +114,11 @@ def _score(model, name: str | None, prefix, ids: torch.Tensor, answers: list[lis
         cache.batch_repeat_interleave(len(ids))
     first, scores = logits(ids, 1, cache), []
     for answer in answers:
-        tokens, predicted, n = torch.tensor([answer] * len(ids), device=ids.device), first, len(answer)
-        if n > 1 and name:
-            predicted = torch.cat([first, logits(tokens[:, :-1], n - 1, copy.deepcopy(cache))], 1)
-        elif n > 1:
-            predicted = logits(torch.cat([ids, tokens[:, :-1]], 1), n, None)
+        tokens, predicted = torch.tensor([answer] * len(ids), device=ids.device), first
+        if len(answer) > 1 and name:
+            rest = logits(tokens[:, :-1], len(answer) - 1, copy.deepcopy(cache))
+            predicted = torch.cat([first, rest], 1)
+        elif len(answer) > 1:
+            predicted = logits(torch.cat([ids, tokens[:, :-1]], 1), len(answer), None)
         scores.append(predicted.log_softmax(-1).gather(-1, tokens[..., None]).sum((1, 2)))
     return torch.stack(scores, 1)

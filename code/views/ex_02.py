@@ -26,27 +26,32 @@ def facts(checkpoint, model, reviews, coherence: str, device: str) -> dict[str, 
 
 
 def next_token(part: dict, folder: Path) -> None:
-    for step in part["prompts"]:
-        temperatures, filters = step["temperatures"], step["filters"]
+    steps = part["prompts"]
+    for step in steps:
+        temperatures = step["temperatures"]
+        columns = [map(repr, step["tokens"]), *(at["probs"] for at in temperatures.values())]
         table(f"After {step['prompt']!r}", ["next token", *(f"T = {t}" for t in temperatures)],
-              [list(row) for row in zip(map(repr, step["tokens"]),
-                                        *(at["probs"] for at in temperatures.values()), strict=True)])
-        table("", ["temperature", "entropy in bits"], [[t, at["entropy"]] for t, at in temperatures.items()])
+              [list(row) for row in zip(*columns, strict=True)])
+        table("", ["temperature", "entropy in bits"],
+              [[t, at["entropy"]] for t, at in temperatures.items()])
         table("", ["filter", "tokens kept", "their probability"],
-              [[name, kept["tokens"], kept["probability"]] for name, kept in filters.items()])
-    say("Top-k keeps 40 tokens whether the model is sure or not; top-p and min-p adapt. See cuts.png.")
-    save_figure(likeliest_tokens(part["prompts"]), folder / "next_token.png")
-    save_figure(cuts(part["prompts"]), folder / "cuts.png")
+              [[name, *kept.values()] for name, kept in step["filters"].items()])
+    say("Top-k keeps as many tokens whether the model is sure or not; top-p and min-p adapt. See "
+        "cuts.png.")
+    save_figure(likeliest_tokens(steps), folder / "next_token.png")
+    save_figure(cuts(steps), folder / "cuts.png")
 
 
 def likeliest_tokens(steps: list[dict]):
     """The likeliest next tokens as bars, at several temperatures, a panel for each prompt."""
     fig, panels = figure(1, len(steps), figsize=(5.6 * len(steps), 4.6), squeeze=False)
     for axes, step in zip(panels[0], steps, strict=True):
-        places, height = range(len(step["tokens"])), 0.8 / len(step["temperatures"])
+        tokens = [plain(repr(token)) for token in step["tokens"]]
+        height = 0.8 / len(step["temperatures"])
         for i, (t, at) in enumerate(step["temperatures"].items()):
-            axes.barh([place + i * height for place in places], at["probs"], height, label=f"T = {t}")
-        axes.set_yticks([place + 0.4 - height / 2 for place in places], [plain(repr(x)) for x in step["tokens"]])
+            places = [place + i * height for place in range(len(tokens))]
+            axes.barh(places, at["probs"], height, label=f"T = {t}")
+        axes.set_yticks([place + 0.4 - height / 2 for place in range(len(tokens))], tokens)
         axes.invert_yaxis()
         axes.set(title=shortened(step["prompt"]), xlabel="probability of the next token")
         axes.legend(loc="lower right")
@@ -54,12 +59,13 @@ def likeliest_tokens(steps: list[dict]):
 
 
 def cuts(steps: list[dict]):
-    """Probability by rank, both logarithmic, and where each filter cuts, a panel for each prompt."""
+    """Probability by rank, both logarithmic, and where filters cut, a panel for each prompt."""
     fig, panels = figure(1, len(steps), figsize=(5.6 * len(steps), 3.8), squeeze=False, sharey=True)
     for axes, step in zip(panels[0], steps, strict=True):
         axes.loglog(step["ranks"], step["prob_at_rank"], color="black")
-        for style, (name, kept) in zip(("-", "--", ":"), step["filters"].items(), strict=True):
-            axes.axvline(kept["tokens"] + 0.5, linestyle=style, color=f"C{('-', '--', ':').index(style)}",
+        looks = (("C0", "-"), ("C1", "--"), ("C2", ":"))
+        for (colour, style), (name, kept) in zip(looks, step["filters"].items(), strict=True):
+            axes.axvline(kept["tokens"] + 0.5, color=colour, linestyle=style,
                          label=f"{name}: keeps {kept['tokens']}")
         axes.set(title=shortened(step["prompt"]), xlabel="rank of the token", ylim=(1e-7, 1.5))
         axes.legend(loc="lower left")
@@ -73,8 +79,9 @@ def cuts(steps: list[dict]):
 def strategies(prompts: dict[str, list[str]], part: dict, folder: Path) -> None:
     flat = sum(prompts.values(), [])
     for category, (first, *_) in prompts.items():
+        i = flat.index(first)
         table(f"{category}: {first} ...", ["strategy", "continuation"],
-              [[name, one_line(row["texts"][flat.index(first)])] for name, row in part.items()])
+              [[name, one_line(row["texts"][i])] for name, row in part.items()])
     say(f"Tokens per second for {len(flat)} prompts at once: "
         + ", ".join(f"{name} {row['tokens_per_second']:.0f}" for name, row in part.items()))
 
@@ -98,7 +105,7 @@ def own_continuation(rest: str) -> None:
 
 
 def streamer(tokenizer):
-    """Prints a text as model.generate makes it."""
+    """Prints a text as model.generate makes it, without its prompt."""
     from transformers import TextStreamer
 
     class Terminal(TextStreamer):
@@ -116,65 +123,75 @@ def sentiment(part: dict, folder: Path) -> None:
             ("by_shots", f"{part['queries']} reviews, by number of examples", "shots"),
             ("by_order", "Four examples in several orders (+ positive, - negative)", "order"),
             ("by_words", "Four examples, other label words", "words")):
+        rows = [[name, *answers(row["plain"]), *answers(row["calibrated"])]
+                for name, row in part[kind].items()]
         table(title, [column, "accuracy", "95 % interval", "says positive",
-                      "calibrated", "95 % interval", "says positive"],
-              [[name, *(cell for way in row.values() for cell in (
-                  way["accuracy"], interval(way), f"{way['says_positive']:.0%}"))]
-               for name, row in part[kind].items()])
+                      "calibrated", "95 % interval", "says positive"], rows)
         if kind == "by_order":
             last_example(part["by_order"])
-    best = max(part["by_shots"].items(), key=lambda item: item[1]["calibrated"]["accuracy"])
-    low, high = best[1]["calibrated"]["interval"]
-    say(f"The commoner label alone reaches {part['majority']:.3f}. The best calibrated prompt ({best[0]}-shot, "
-        f"interval {low:.2f} to {high:.2f}) "
+    best = max(part["by_shots"], key=lambda k: part["by_shots"][k]["calibrated"]["accuracy"])
+    low, high = part["by_shots"][best]["calibrated"]["interval"]
+    say(f"The commoner label alone reaches {part['majority']:.3f}. The best calibrated prompt "
+        f"({best}-shot, interval {low:.2f} to {high:.2f}) "
         + ("beats it. It was picked on these very reviews: expect less on others."
-           if low > part["majority"] else "cannot be told from it: this model cannot do the task."))
+           if low > part["majority"] else
+           "cannot be told from it: this model cannot do the task."))
     save_figure(few_shot(part), folder / "few_shot.png")
 
 
-def last_example(by_order: dict[str, dict]) -> None:
-    """How the last example before the question pulls at the answer."""
-    if {name[-1] for name in by_order} == {"+", "-"}:
-        shares = (statistics.fmean(row[way]["says_positive"] for name, row in by_order.items() if name[-1] == last)
-                  for way in ("plain", "calibrated") for last in "+-")
-        say("The model says positive {:.0%} of the time after a positive last example and {:.0%} after a negative "
-            "one; calibrated {:.0%} and {:.0%}.".format(*shares))
+def answers(row: dict) -> list:
+    return [row["accuracy"], interval(row), f"{row['says_positive']:.0%}"]
 
 
 def interval(row: dict) -> str:
     return "{:.2f} to {:.2f}".format(*row["interval"])
 
 
+def last_example(by_order: dict[str, dict]) -> None:
+    """How the last example before the question pulls at the answer."""
+    if {order[-1] for order in by_order} == {"+", "-"}:
+        shares = (statistics.fmean(row[way]["says_positive"] for order, row in by_order.items()
+                                   if order[-1] == last)
+                  for way in ("plain", "calibrated") for last in "+-")
+        say("The model says positive {:.0%} of the time after a positive last example and {:.0%} "
+            "after a negative one; calibrated {:.0%} and {:.0%}.".format(*shares))
+
+
 def few_shot(part: dict):
     """Accuracy with its interval by number of examples, and how often each prompt says positive."""
-    fig, (left, *others) = figure(1, 3, figsize=(13, 3.8), width_ratios=(1.4, 1, 1))
-    by_shots = part["by_shots"]
-    for colour, shift, way in (("C0", -0.06, "plain"), ("C1", 0.06, "calibrated")):
-        rows = [row[way] for row in by_shots.values()]
-        places = [i + shift for i in range(len(rows))]
+    fig, (left, middle, right) = figure(1, 3, figsize=(13, 3.8), width_ratios=(1.4, 1, 1))
+    for i, way in enumerate(("plain", "calibrated")):
+        rows = [row[way] for row in part["by_shots"].values()]
+        places = [place + 0.12 * i - 0.06 for place in range(len(rows))]
         errors = [[abs(row["accuracy"] - row["interval"][end]) for row in rows] for end in (0, 1)]
-        left.errorbar(places, [row["accuracy"] for row in rows], yerr=errors, fmt="o-", capsize=3, label=way)
-        for axes, style, results in zip(others, ("o-", "o"), (by_shots, part["by_order"]), strict=True):
-            shares = [row[way]["says_positive"] for row in results.values()]
-            axes.plot(list(results), shares, style, color=colour, label=way)
+        left.errorbar(places, [row["accuracy"] for row in rows], yerr=errors, fmt="o-", capsize=3,
+                      label=way)
+        for axes, style, kind in ((middle, "o-", "by_shots"), (right, "o", "by_order")):
+            shares = [row[way]["says_positive"] for row in part[kind].values()]
+            axes.plot(list(part[kind]), shares, style, label=way)
     left.axhline(part["majority"], linestyle="--", color="grey", label="commoner label")
-    left.set_xticks(range(len(by_shots)), list(by_shots))
-    left.set(xlabel="examples in the prompt", ylabel="accuracy", title="Accuracy and its 95 % interval")
+    left.set_xticks(range(len(part["by_shots"])), list(part["by_shots"]))
+    left.set(xlabel="examples in the prompt", ylabel="accuracy",
+             title="Accuracy and its 95 % interval")
     left.margins(y=0.15)
-    left.legend(fontsize=8)
-    for axes, name in zip(others, ("examples in the prompt, in one order", "order of four examples"), strict=True):
+    middle.set(xlabel="examples in the prompt, in one order")
+    right.set(xlabel="order of the same four examples")
+    for axes in (middle, right):
         axes.axhline(0.5, linestyle=":", color="grey")
-        axes.set(xlabel=name, ylim=(-0.03, 1.03), title='Share of "positive" answers')
+        axes.set(ylim=(-0.03, 1.03), title='Share of "positive" answers')
+    for axes in (left, middle, right):
         axes.legend(fontsize=8)
     return fig
 
 
 def capitals(part: dict, folder: Path) -> None:
-    rows = [[shots, row["chosen"]["accuracy"], interval(row["chosen"]), row["said"]["accuracy"], interval(row["said"]),
+    rows = [[shots, row["chosen"]["accuracy"], interval(row["chosen"]),
+             row["said"]["accuracy"], interval(row["said"]),
              "; ".join(f"{country}: {answer!r}" for country, answer in row["missed"][:2])]
             for shots, row in part.items()]
     table("Capitals, chosen among all that are asked for, or said freely",
-          ["shots", "chosen", "95 % interval", "said", "95 % interval", "not said, for instance"], rows)
+          ["shots", "chosen", "95 % interval", "said", "95 % interval", "not said, for instance"],
+          rows)
 
 
 # Part 4
@@ -184,27 +201,30 @@ def quality(prompts: list[str], texts: dict, part: dict, folder: Path) -> None:
     columns = list(next(iter(part.values()))["all"])
     table(f"{len(prompts)} continuations by strategy", ["strategy", *columns],
           [[name, *row["all"].values()] for name, row in part.items()])
-    say("Perplexity is the median, distinct-n is over all texts of a row together, the others are means; repetition is "
-        "the share of repeated 4-grams. Low perplexity is no praise: what repeats itself is easy to predict, what "
-        "people write is not (a rough yardstick: their prompts were others).")
+    say("Perplexity is the median, distinct-n is over all texts of a row together, the others are "
+        "means; repetition is the share of repeated 4-grams. Low perplexity is no praise: what "
+        "repeats itself is easy to predict, what people write is not (a rough yardstick: their "
+        "prompts were others).")
     columns = [name for name in ("perplexity", "repetition", "similarity") if name in columns]
     table(f"One prompt: {prompts[0]} ...", ["strategy", *columns, "continuation"],
           [[name, *(part[name]["each"][column][0] for column in columns), one_line(row["texts"][0])]
            for name, row in texts.items()])
-    save_figure(diversity({name: row["all"] for name, row in part.items()}), folder / "diversity.png")
+    points = {name: row["all"] for name, row in part.items()}
+    save_figure(diversity(points), folder / "diversity.png")
 
 
-def diversity(rows: dict[str, dict]):
+def diversity(points: dict[str, dict]):
     """Diversity against perplexity, every point with its name beside it."""
     fig, axes = figure(figsize=(6.8, 4.6))
-    for i, (name, row) in enumerate(rows.items()):
-        axes.scatter(row["perplexity"], row["distinct_2"], marker="os^Dv<>p*X"[i % 10], s=60)
-        axes.annotate(name, (row["perplexity"], row["distinct_2"]), (6, 4), textcoords="offset points", fontsize=8)
-    axes.set(xscale="log", xlabel="perplexity under the model (median, log scale)", ylabel="distinct-2",
-             title="Diversity and predictability of generated text")
+    for i, (name, row) in enumerate(points.items()):
+        place = row["perplexity"], row["distinct_2"]
+        axes.scatter(*place, marker="os^Dv<>p*X"[i % 10], s=60)
+        axes.annotate(name, place, (7, 5), textcoords="offset points", fontsize=8)
+    axes.set(xscale="log", xlabel="perplexity under the model (median, log scale)",
+             ylabel="distinct-2", title="Diversity and predictability of generated text")
     axes.margins(x=0.2, y=0.1)
     low, high = axes.get_xlim()
-    ticks = [tick for tick in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if low <= tick <= high]
+    ticks = [t for t in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if low <= t <= high]
     axes.set_xticks(ticks, ticks, minor=False)
     axes.minorticks_off()
     axes.grid(alpha=0.3)
