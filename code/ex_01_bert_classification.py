@@ -412,7 +412,7 @@ PRESETS = {
     "smoke": {"train": 400, "validation": 80, "test": 84, "affordable": None, "epochs": 2,
               "learning_rate": 3e-3, "max_length": 64, "dropout": 0.1, "train_embeddings": True,
               "model": "tiny", "data": "tiny"},
-    "quick": {"train": 7900, "validation": 500, "test": 1500, "affordable": 30e6, "epochs": 1,
+    "quick": {"train": 7900, "validation": 500, "test": 1500, "affordable": 24e6, "epochs": 1,
               "learning_rate": 5e-5, "max_length": 128, "dropout": 0.0, "train_embeddings": False},
     "full": {"train": None, "validation": None, "test": None, "affordable": None, "epochs": 3,
              "learning_rate": 3e-5, "max_length": 256, "dropout": 0.1, "train_embeddings": True},

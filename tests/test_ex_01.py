@@ -360,7 +360,7 @@ def test_a_large_model_gets_fewer_reviews_in_quick_only(tiny_model):
     quick, full = (ex.parse(["--preset", preset]) for preset in ("quick", "full"))
     assert ex.set_up(model, quick) == {"train": 7900, "validation": 500, "test": 1500}
     model.num_parameters = lambda: 109_000_000
-    assert ex.set_up(model, quick) == {"train": 2174, "validation": 138, "test": 413}
+    assert ex.set_up(model, quick) == {"train": 1739, "validation": 110, "test": 330}
     assert ex.set_up(model, full) == {"train": None, "validation": None, "test": None}
 
 
@@ -376,6 +376,7 @@ def test_bad_input_is_one_clear_line(smoke, tmp_path, monkeypatch):
         (["--output", tmp_path / "new", "--resume"], "no run to resume"),
         (["--predict", "nice", "--output", tmp_path / "new"], "no trained model"),
         (["--predict", " ", "--output", smoke[1]], "empty"),
+        (["--predict", "-great"], "--predict=-..."),
     ]:
         with pytest.raises(UserError) as error:
             smoke_with(*arguments)

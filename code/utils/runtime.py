@@ -37,6 +37,9 @@ class OneLineParser(argparse.ArgumentParser):
     """An argument parser whose complaint is one line, like every other mistake's."""
 
     def error(self, message: str) -> None:
+        if message.endswith("expected one argument"):
+            flag = message.split()[1].rstrip(":")
+            message += f"; one that begins with - is given as {flag}=-..."
         raise UserError(f"{message} (see --help)")
 
 
