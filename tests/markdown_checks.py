@@ -6,7 +6,6 @@ beginning with the line's number.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import functools
 import importlib.util
@@ -79,47 +78,40 @@ def command_problem(command: str) -> str | None:
     words = shlex.split(command, comments=True)
     while words and re.fullmatch(r"[A-Z_]+=\S*", words[0]):  # VARIABLE=value in front
         words = words[1:]
-    if words[:1] in (["torchrun"], ["accelerate"]) or words[0] == "python" and words[1].endswith(".py"):
-        script = next((i for i, word in enumerate(words) if word.endswith(".py")), None)
-        return "it names no script" if script is None else script_problem(words[script], words[script + 1:])
+    place = next((i for i, word in enumerate(words) if word.endswith(".py")), 0)
+    if place and words[0] in ("python", "torchrun", "accelerate") and words[1] != "-m":
+        return script_problem(words[place], words[place + 1:])
     words = words[2:] if words[:2] == ["python", "-m"] else words
-    if words[:2] == ["pip", "install"]:
-        files = [words[i + 1] for i, word in enumerate(words[:-1]) if word in ("-r", "--requirement")]
-        return next((f"there is no {file}" for file in files if not (REPOSITORY / file).is_file()), None)
-    if words[:1] == ["pytest"]:
-        return pytest_problem(words[1:])
-    known = words[0] in ("venv", "cd", "source", "ensurepip", "export") or words[:2] == ["git", "clone"]
+    for word in words:
+        if re.search(r"\.(py|txt)\b", word) and not (REPOSITORY / word.partition("::")[0]).exists():
+            return f"there is no {word}"
+    if words[0] == "pytest":
+        rest = set(re.sub(r"-(m|n|k) \S+|'[^']*'|-[qvxs]\b|\S+\.py\S*|--durations \d+", "", command).split())
+        marker = re.search("-m (?!pytest)(\\w+)", command)
+        unknown = sorted(rest - {"python", "-m", "pytest", "tests"})
+        return f"there is no marker {marker[1]!r}" if marker and marker[1] not in ("real", "not") else (
+            f"unknown flags {unknown}" if unknown else None)
+    known = words[0] in ("venv", "cd", "source", "ensurepip", "export") or words[:2] in (
+        ["git", "clone"], ["pip", "install"])
     return None if known else "no command that the tests know"
-
-
-def pytest_problem(arguments: list[str]) -> str | None:
-    parser = argparse.ArgumentParser(allow_abbrev=False, exit_on_error=False)
-    for flag in ("-m", "-n", "-k", "--durations"):
-        parser.add_argument(flag)
-    parser.add_argument("paths", nargs="*")
-    options, unknown = parser.parse_known_args([word for word in arguments if word not in ("-q", "-v", "-x", "-s")])
-    missing = [path for path in options.paths if not (REPOSITORY / path.partition("::")[0]).exists()]
-    if set(re.findall(r"\w+", options.m or "")) - {"real", "not", "and", "or"}:
-        return f"there is no marker {options.m!r}"
-    return f"unknown flags {unknown}" if unknown else f"there is no {missing[0]}" if missing else None
 
 
 def script_problem(name: str, arguments: list[str]) -> str | None:
     """Whether a script takes these arguments, by its own parser; files named need not exist."""
-    if not (REPOSITORY / name).is_file():
+    path, said = REPOSITORY / name, io.StringIO()
+    if not path.is_file():
         return f"there is no {name}"
-    module = script(name)
-    if not hasattr(module, "parse_arguments"):
-        known = set(re.findall(r"--?[a-z][\w-]*", help_of(name)))
+    if not name.startswith("code/"):  # no exercise: by its --help
+        known = set(re.findall(r"--?[a-z][\w-]*", help_of(path)))
         unknown = [word for word in arguments if word.startswith("-") and word.partition("=")[0] not in known]
         return f"unknown flags {unknown}" if unknown else None
     from utils import course_data
 
     own_prompts = mock.patch.object(course_data, "load_prompts_file", lambda path: {"a category": ["A prompt"]})
-    said = io.StringIO()
     try:
         with own_prompts, contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-            module.parse_arguments(arguments)
+            module = script(path)
+            (getattr(module, "parse", None) or module.parse_arguments)(arguments)
     except SystemExit as ended:
         return said.getvalue().strip().split("\n")[-1] if ended.code else None
     except Exception as error:  # UserError, and whatever else a parser may raise
@@ -128,10 +120,9 @@ def script_problem(name: str, arguments: list[str]) -> str | None:
 
 
 @functools.cache
-def script(name: str):
+def script(path: Path):
     """A script of the repository as a module; its main is not run."""
-    path = REPOSITORY / name
-    if path.stem in sys.modules and getattr(sys.modules[path.stem], "__file__", None) == str(path):
+    if getattr(sys.modules.get(path.stem), "__file__", None) == str(path):
         return sys.modules[path.stem]
     spec = importlib.util.spec_from_file_location("checked_" + path.stem, path)
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look it up
@@ -140,10 +131,10 @@ def script(name: str):
 
 
 @functools.cache
-def help_of(name: str) -> str:
-    """What a script that keeps its parser inside main prints for --help."""
-    return subprocess.run([sys.executable, name, "--help"], cwd=REPOSITORY, capture_output=True, text=True,
-                          encoding="utf-8", check=True).stdout
+def help_of(path: Path) -> str:
+    """What a script prints for --help."""
+    return subprocess.run([sys.executable, path, "--help"], capture_output=True, text=True, encoding="utf-8",
+                          check=True).stdout
 
 
 # Links
