@@ -171,7 +171,7 @@ def add_lora(model, modules: str | None = None):
     """
     from peft import LoraConfig, get_peft_model
 
-    kinds = {name.split(".")[-1]: type(layer).__name__ for name, layer in model.named_modules()}
+    kinds = {name.split(".")[-1]: type(layer).__name__ for name, layer in model.named_modules() if name}
     names = [name.strip() for name in modules.split(",")] if modules is not None else []
     chosen = "all-linear" if names == ["all-linear"] else names or None
     try:
