@@ -8,7 +8,8 @@ other vectors in other sentences.
     python code/ex_01_bert_classification.py --preset smoke       random tiny model: does it run?
     python code/ex_01_bert_classification.py --predict "A lovely film"      ask your trained model
 
-Training runs in bf16 where the processor is fast at it; all that is measured runs in fp32.
+Training, with its validation, runs in bf16 where the processor is fast at it; all that is measured
+on the test split and shown of the model's inside runs in fp32.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ def find_word(tokenizer, sentence: str, word: str) -> list[int]:
     """The positions of a word's tokens in the encoded sentence; several if it is cut into pieces.
 
     Compares characters, not the spelling of tokens, which every tokenizer marks in its own way.
-    "it" is at [4] in "[CLS] so was it", and never in "with". Raises ValueError if it is not there.
+    In "So was it" BERT has "it" at [3], behind [CLS]; "with" does not hold it. Raises ValueError if
+    the word is not in the sentence.
     """
     # BEGIN SOLUTION
     found = re.search(rf"(?<!\w){re.escape(word)}(?!\w)", sentence, re.IGNORECASE)
@@ -61,7 +63,7 @@ def masked_guesses(model, tokenizer, sentence: str, top_k: int = 5) -> list[tupl
     """The likeliest words for [MASK] in a sentence and their probabilities, the likeliest first.
 
     model: with the masked-LM head that it was pre-trained with (Devlin et al. 2019, section 3.1).
-    "Paris is the [MASK] of France." gives ("capital", 0.997) with BERT-base.
+    For "Paris is the [MASK] of France." one expects "capital" at the head of the list.
     """
     from transformers import pipeline
 
@@ -504,7 +506,8 @@ def main(argv: list[str] | None = None) -> dict:
                      {"model": checkpoint.name, "source": checkpoint.source, "data": reviews.name,
                       "reviews": {part: len(rows) for part, rows in reviews.splits.items()}},
                      views.facts(checkpoint, model, reviews, session.device),
-                     disk_mb=4 * 12 * model.num_parameters() / 1e6)  # three checkpoints, the model
+                     disk_mb=4 * 12 * model.num_parameters() / 1e6,  # three checkpoints, the model
+                     memory_mb=16 * model.num_parameters() / 1e6)  # weights, gradients, moments
 
         session.part("tokens", "Part 1: from text to tokens",
                      "How is a word cut that the vocabulary does not hold?",
