@@ -1,18 +1,20 @@
-"""The guide as sections that can be searched: cutting, passages, kept vectors, search by vectors and by words."""
+"""The guide as sections that can be searched and quoted: reading, ranking, vectors, measures."""
 
 from __future__ import annotations
+
+import re
 
 import numpy as np
 import pytest
 
 from assistant import retrieval
-from assistant.retrieval import GuideIndex, passages, prose, read_sections
+from assistant.retrieval import GuideIndex, Section, passages, prose, read_sections
 from utils import checkpoints, course_data
 from utils.runtime import REPOSITORY, UserError
 
 GUIDE = """# A guide
 
-Not in any section.
+What this is.
 
 ## 1. Cheese
 
@@ -26,9 +28,11 @@ Cheddar is pressed and aged. <!-- a note -->
 ## not a heading
 ```
 
-### 1.2 Making brie
+### 1.2 Making `brie`, or not?
 
 Brie is soft: see [the dairy](#dairy).
+
+**Try it:** eat some.
 
 **Common mistakes**
 - Eating it cold.
@@ -37,7 +41,7 @@ Brie is soft: see [the dairy](#dairy).
 
 ### 2.1 Engines
 
-Engines burn fuel.
+Engines burn much fuel. They are very loud. Nobody sleeps beside one. Cheddar is no fuel.
 
 ### 2.2 Only code
 
@@ -49,9 +53,12 @@ print("no prose")
 
 @pytest.fixture
 def guide(tmp_path):
-    path = tmp_path / "guide.md"
-    path.write_text(GUIDE, encoding="utf-8")
-    return path
+    folder = tmp_path / "guides"
+    folder.mkdir()
+    (folder / "guide.md").write_text(GUIDE, encoding="utf-8")
+    (folder / "more.md").write_text("# Boats\n\nThey float.\n\n## Sails\n\nSails catch the wind."
+                                    "\n\n**Common mistakes**\n- Sailing drunk.\n", encoding="utf-8")
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -59,99 +66,228 @@ def encoder():
     return checkpoints.find("embedder", "tiny")
 
 
+# Reading
+
+
 def test_sections_are_cut_at_headings_and_not_in_code():
-    assert [section.path for section in read_sections(GUIDE)] == [
-        "1. Cheese", "1. Cheese > 1.1 Making cheddar", "1. Cheese > 1.2 Making brie", "2. Rockets > 2.1 Engines"]
+    assert [(section.path, section.link) for section in read_sections(GUIDE, "g.md")] == [
+        ("A guide", "g.md#a-guide"), ("1. Cheese", "g.md#1-cheese"),
+        ("1. Cheese > 1.1 Making cheddar", "g.md#11-making-cheddar"),
+        ("1. Cheese > 1.2 Making `brie`, or not?", "g.md#12-making-brie-or-not"),
+        ("2. Rockets > 2.1 Engines", "g.md#21-engines")]
 
 
-def test_what_closes_a_chapter_belongs_to_the_chapter():
-    sections = {section.heading: prose(section.text) for section in read_sections(GUIDE)}
-    assert "Eating it cold" in sections["1. Cheese"]
-    assert sections["1.2 Making brie"] == "Brie is soft: see the dairy."
+def test_what_closes_a_chapter_or_a_page_belongs_to_that(guide):
+    sections = {section.heading: section.text for section in read_sections(GUIDE)}
+    assert sections["1. Cheese"] == "All about cheese.\n\nCommon mistakes\n\n- Eating it cold."
+    assert sections["1.2 Making `brie`, or not?"] == "Brie is soft: see the dairy."
+    page = {s.heading: s.text for s in read_sections((guide / "more.md").read_text("utf-8"))}
+    assert "Sailing drunk" in page["Boats"] and page["Sails"] == "Sails catch the wind."
 
 
-def test_prose_has_no_code_pictures_comments_answers_or_sources():
-    text = ("Read.\n\n```python\nx = 1\n```\n![a cat](cat.png)\n<!-- check -->\n<details><summary>q</summary>\nanswer\n"
-            "</details>\n\n**Sources:** [A](b),\n[C](d)\n\nOn.")
-    assert prose(text).split() == ["Read.", "On."]
+def test_equal_headings_have_links_of_their_own():
+    sections = read_sections("# T\n\n## A\n\none\n\n## B\n\n### A\n\ntwo\n", "p.md")
+    assert [section.link for section in sections] == ["p.md#a", "p.md#a-1"]
+
+
+@pytest.mark.parametrize(("markdown", "text"), [
+    ("Read.\n\n```python\nx = 1\n```\n![a cat](cat.png)\n<!-- check -->\n<details><summary>q"
+     "</summary>\nanswer\n</details>\n\n**Sources:** [A](b),\n[C](d)\n\nOn.", "Read.\n\nOn."),
+    ("- [Cheese](#1-cheese)\n- [Rockets](#2-rockets)\n", ""),
+    ("*Printed by a small model.*\nBut *this* `stays`.", "But this stays."),
+    ("So:\n\n| | b | c |\n|---|:-:|--|\n| **x** | y | z |\n| u | | v |\n\nEnd.",
+     "So:\n\nx (b: y; c: z)\n\nu (c: v)\n\nEnd."),
+    ("Two things:\n- one,\n  really;\n- two", "Two things:\n\n- one,\n  really;\n\n- two"),
+])
+def test_prose_is_what_a_reader_reads(markdown, text):
+    assert prose(markdown) == text
 
 
 def test_passages_hold_whole_paragraphs_and_all_of_them():
     paragraphs = [f"paragraph{i} " + "word " * 50 for i in range(7)] + ["long " * 400]
-    section = retrieval.Section("h", "h", "\n\n".join(paragraphs))
-    pieces = passages(section)
+    pieces = passages("\n\n".join(paragraphs))
     assert " ".join(pieces).split() == " ".join(paragraphs).split()
     assert all(len(piece.split()) <= retrieval.PASSAGE_WORDS for piece in pieces[:-1])
+    assert len(pieces) == 5, "two paragraphs of 51 words fit into a passage"
 
 
-def test_without_an_encoder_words_find_the_section(guide, tmp_path):
-    index = GuideIndex.open(guide, None, tmp_path / "cache")
-    assert index.method == "words"
+def test_sentences_end_at_full_stops_and_at_the_ends_of_paragraphs():
+    text = "One two three four, e.g. five.\nSix seven eight\nnine! Scrap.\n\n- eleven to\n  the end"
+    assert retrieval.sentences(text) == ["One two three four, e.g. five.", "Six seven eight nine!",
+                                         "- eleven to the end"]
+
+
+# Ranking
+
+
+def test_bm25_is_that_of_a_well_known_library():
+    """With its idf put in place of ours, which unlike it is never negative (Lucene's formula)."""
+    rank_bm25 = pytest.importorskip("rank_bm25")
+    generator = np.random.default_rng(0)
+    texts = [[f"w{i}" for i in generator.integers(0, 30, size)] for size in (5, 20, 60, 9, 33)]
+    query = ["w1", "w2", "w3", "w29", "never"]
+    theirs = rank_bm25.BM25Okapi(texts, k1=1.2, b=0.6)
+    theirs.idf = {word: retrieval.inverse_frequency(word, texts) for word in query}
+    assert np.allclose(retrieval.bm25_scores(query, texts, 1.2, 0.6), theirs.get_scores(query))
+
+
+def test_a_rare_word_counts_more_a_repeated_one_less_and_a_long_text_is_no_better():
+    score = retrieval.bm25_scores
+    texts = [["cat", "a"], ["dog", "a"], ["cat", "cat"], ["cat", *"bcdefgh"], ["fox", "a"]]
+    one, none, two, long, _ = score(["cat"], texts)
+    assert none == 0 and one < two < 2 * one and 0 < long < one
+    assert score(["fox"], texts)[4] > one, "the fox is in one text, the cat in three"
+    assert np.allclose(score(["cat", "cat"], texts), score(["cat"], texts))
+    assert score(["cat"], [["cat"], ["dog"]]) == pytest.approx([0.693, 0], abs=1e-3)
+
+
+def test_the_share_of_words_is_one_at_most_and_falls_with_words_that_the_text_lacks():
+    texts = [["cat"] * 1000, ["cat", "dog"], ["fish"]]
+    share = retrieval.share_of_words
+    assert 0.9 < share(["cat"], texts)[0] < 1
+    assert share(["cat", "never"], texts)[1] < share(["cat"], texts)[1] / 2
+    assert not share([], texts).any()
+
+
+def test_words_lose_their_endings_and_those_that_say_nothing():
+    assert retrieval.words("Padding the padded TEXTS of few-shot_2") == [
+        "padd", "padd", "text", "few-shot", "2"]
+
+
+def test_the_best_sentences_stand_in_the_order_of_the_text():
+    query = np.array([1.0, 0.0])
+    vectors = np.array([[0.6, 0.8], [0.0, 1.0], [1.0, 0.0], [0.8, 0.6]])
+    assert [retrieval.best_sentences(query, vectors, n) for n in (1, 2, 3, 9)] == [
+        [2], [2, 3], [0, 2, 3], [0, 1, 2, 3]]
+
+
+def test_everyday_words_bring_the_guides_own_along():
+    everyday = {"hallucination": ["lie", "make things up"], "energy": ["power"]}
+    expand = retrieval.expanded
+    assert expand("Why does it LIE?", everyday) == "Why does it LIE? hallucination"
+    assert expand("Lies need power", everyday) == "Lies need power hallucination, energy"
+    assert expand("Believe me", everyday) == "Believe me", "the beginning of a word, not its end"
+
+
+# The index
+
+
+@pytest.mark.parametrize("method", ["embeddings", "words"])
+def test_a_question_finds_its_section_and_the_sentences_that_answer(guide, encoder, tmp_path,
+                                                                     method, monkeypatch):
+    index = GuideIndex.open(guide, encoder if method != "words" else None, tmp_path / "cache")
+    assert index.method == method
+    one_hot = {text: np.eye(99)[i] for i, text in enumerate(index.texts)}
+    monkeypatch.setattr(index, "encode", lambda texts: np.array(
+        [one_hot.get(text, np.eye(99)[98]) for text in texts]))
+    if index.checkpoint:
+        index.vectors = index.encode(index.texts)
     assert index.search("How is cheddar aged?", 2)[0].section.heading == "1.1 Making cheddar"
-    assert index.search("What do engines burn?", 1)[0].passage == "Engines burn fuel."
+    assert index.search("What catches the wind?", 1)[0].section.link == "more.md#sails"
     assert index.search("qqq zzz", 1)[0].score < index.threshold
+    if method == "words":
+        quote = index.quote("How loud is burning fuel?", index.search("loud engines")[0].section)
+        assert quote == "Engines burn much fuel. They are very loud. ... Cheddar is no fuel."
 
 
-def test_hits_are_different_sections_the_best_first(guide, encoder, tmp_path):
-    hits = GuideIndex.open(guide, encoder, tmp_path).search("brie", 9)
-    assert len(hits) == len({hit.section.path for hit in hits}) == 4
-    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+def test_vectors_count_beside_words_and_may_be_ranked_by_a_function_of_ones_own(
+        guide, encoder, tmp_path):
+    index = GuideIndex.open(guide, encoder, tmp_path)
+    seen = []
+
+    def last_one(query, vectors, k):
+        seen.append((query.shape, vectors.shape, k))
+        return [(i, 9.0 * (i == k - 1)) for i in range(k)]
+
+    hits = index.search("qqq zzz", 9, last_one)
+    assert seen == [((index.vectors.shape[1],), index.vectors.shape, len(index.texts))]
+    assert hits[0].section.link == "more.md#sails" and hits[0].score == pytest.approx(9)
+    assert len(hits) == len({hit.section.link for hit in hits}) == 7
+    scores = [hit.score for hit in index.search("brie", 9)]
+    assert scores == sorted(scores, reverse=True)
+    words_alone = retrieval.share_of_words(["brie"], index.words).max()
+    assert index.search("brie", 1, lambda *_: [])[0].score == pytest.approx(
+        retrieval.WORDS_WEIGHT * words_alone)
 
 
-def test_vectors_have_length_one_whatever_stands_beside_them(encoder):
-    encode = retrieval.Encoder(encoder)
-    alone, batch = encode(["the film was great"]), encode(["the film was great", "a much longer text " * 9])
-    assert np.allclose(np.linalg.norm(batch, axis=1), 1, atol=1e-5)
-    assert np.allclose(alone[0], batch[0], atol=1e-5), "padding must not count"
-
-
-def test_vectors_are_kept_until_the_guide_changes(guide, encoder, tmp_path):
+def test_vectors_are_kept_until_a_page_changes(guide, encoder, tmp_path, monkeypatch):
     kept = checkpoints.Checkpoint("kept", "folder", encoder.folder)
-    cache = tmp_path / "cache"
-    first = GuideIndex.open(guide, kept, cache)
-    again = GuideIndex.open(guide, kept, cache)
-    assert (first.built, again.built) == (True, False)
-    assert np.array_equal(first.vectors, again.vectors)
-    guide.write_text(GUIDE + "\n## 3. More\n\nNew text.\n", encoding="utf-8")
+    cache, encode, computed = tmp_path / "cache", GuideIndex.encode, []
+    monkeypatch.setattr(GuideIndex, "encode",
+                        lambda self, texts: computed.append(len(texts)) or encode(self, texts))
+    first, again = GuideIndex.open(guide, kept, cache), GuideIndex.open(guide, kept, cache)
+    assert len(computed) == 1 and np.array_equal(first.vectors, again.vectors)
+    (guide / "new.md").write_text("# New\n\nNew text.\n", encoding="utf-8")
     changed = GuideIndex.open(guide, kept, cache)
-    assert changed.built and len(changed.vectors) == len(first.vectors) + 1
+    assert len(computed) == 2 and len(changed.vectors) == len(first.vectors) + 1
     assert len(list(cache.iterdir())) == 1, "the old vectors should be gone"
+    next(cache.iterdir()).write_bytes(b"torn")
+    assert np.array_equal(GuideIndex.open(guide, kept, cache).vectors, changed.vectors)
+    assert len(computed) == 3, "a damaged file is computed anew"
 
 
-def test_a_damaged_cache_is_computed_anew(guide, encoder, tmp_path):
-    kept = checkpoints.Checkpoint("kept", "folder", encoder.folder)
-    GuideIndex.open(guide, kept, tmp_path / "cache")
-    next((tmp_path / "cache").iterdir()).write_bytes(b"torn")
-    assert GuideIndex.open(guide, kept, tmp_path / "cache").built
-
-
-@pytest.mark.parametrize(("content", "says"), [(None, "cannot be read"), (b"\xff\xfe", "not UTF-8"),
-                                              (b"no headings", "has no sections")])
+@pytest.mark.parametrize(("content", "says"), [
+    (None, "has no sections"), (b"\xff\xfe", "not UTF-8"), (b"no headings", "has no sections")])
 def test_a_guide_that_cannot_be_used_is_refused_in_one_line(tmp_path, content, says):
-    path = tmp_path / "guide.md"
     if content is not None:
-        path.write_bytes(content)
+        (tmp_path / "guide.md").write_bytes(content)
     with pytest.raises(UserError, match=says) as error:
-        GuideIndex.open(path, None, tmp_path)
+        GuideIndex.open(tmp_path, None, tmp_path)
     assert "\n" not in str(error.value)
 
 
-def test_the_questions_name_sections_of_the_guide():
-    guide = (REPOSITORY / "guides" / "pretrained_transformers_guide.md").read_text(encoding="utf-8")
-    headings = {section.heading for section in read_sections(guide)}
-    named = {name for entry in course_data.load_tutor_questions() for name in entry.get("sections", [])}
-    assert named <= headings, f"not in the guide: {named - headings}"
-    assert sum(entry["split"] == "frozen" and "sections" in entry for entry in course_data.load_tutor_questions()) == 10
+# Measuring
 
 
-@pytest.mark.parametrize(("rows", "says"), [
-    ([{"question": "a", "sections": [], "split": "tuning"}], "is empty"),
-    ([{"question": "a", "sections": ["x"], "split": "test"}], "is not one of tuning, frozen"),
-])
-def test_damaged_questions_are_refused(tmp_path, rows, says):
-    import json
+class Known:
+    """An index that finds one section for each question, by its first word."""
 
-    path = tmp_path / "questions.json"
-    path.write_text(json.dumps(rows), encoding="utf-8")
-    with pytest.raises(UserError, match=says):
-        course_data.load_tutor_questions(path)
+    threshold = 0.5
+
+    def search(self, question, k, rank=None):
+        assert k == 3
+        score = 0.4 if "weak" in question else 0.6
+        texts = {"first": ["the answer"], "third": ["x", "y", "The\nanswer"]}
+        found = texts.get(question.split()[0], ["x"])
+        return [retrieval.Hit(Section(text, text, text, text), score, text) for text in found]
+
+    def quote(self, question, section):
+        return section.text
+
+
+def test_retrieval_is_measured_by_split():
+    def asked(question, split="frozen"):
+        return {"question": question, "answer": ["the answer|never", "answer"], "split": split}
+
+    measures = retrieval.retrieval_measures(Known(), [
+        asked("first"), asked("first weak"), asked("third"), asked("none"), asked("x", "tuning"),
+        {"question": "strong", "split": "frozen"}, {"question": "weak", "split": "frozen"},
+        {"question": "weak", "split": "tuning"}])
+    shares = {name: (value["accuracy"], value["of"]) for name, value in measures["frozen"].items()}
+    assert shares == {"recall_at_3": (0.75, 4), "quoted_answers": (0.25, 4),
+                      "wrong_refusals": (0.25, 4), "missed_refusals": (0.5, 2)}
+    interval = measures["frozen"]["missed_refusals"]["interval"]
+    assert interval == pytest.approx([0.09, 0.91], abs=0.01)
+    assert measures["tuning"]["recall_at_3"]["accuracy"] == 0
+
+
+def test_each_answer_stands_in_the_guide_and_in_few_of_its_sections():
+    """So that a page that is rewritten does not leave questions behind, nor a pattern fits all."""
+    index = GuideIndex.open(REPOSITORY / "guides", None, REPOSITORY)
+    for entry in course_data.load_tutor_questions():
+        found = [section for section in index.sections
+                 if "answer" in entry and retrieval.answers(entry, section.text)]
+        if "answer" in entry:
+            assert found, f"no section says {entry['answer']} any more: {entry['question']}"
+        assert len(found) <= 12, f"{entry['answer']} says little: {[s.heading for s in found]}"
+
+
+def test_there_are_enough_questions_and_none_stands_in_both_splits():
+    questions = course_data.load_tutor_questions()
+    count = {(split, on): sum(entry["split"] == split and ("answer" in entry) == on
+                              for entry in questions)
+             for split in ("tuning", "frozen") for on in (True, False)}
+    assert count["tuning", True] >= 80 and count["tuning", False] >= 40
+    assert count["frozen", True] >= 40 and count["frozen", False] >= 20
+    asked = {re.sub(r"\W", "", entry["question"].lower()) for entry in questions}
+    assert len(asked) == len(questions)

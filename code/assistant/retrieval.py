@@ -1,6 +1,8 @@
-"""The guide, cut into sections that can be searched: by sentence vectors, or by words where no encoder can be had.
+"""The guide in sections, found by words and by sentence vectors together, and quoted.
 
-The vectors are computed once and kept in a file, until the guide or the encoder changes.
+A question's everyday words are joined by the guide's own (data/everyday_words.json). The score of a
+passage is the cosine of its vector with the question's, plus how much of the question's words it
+has. Vectors are computed once, in fp32, and kept in a file until a page or the encoder changes.
 """
 
 from __future__ import annotations
@@ -14,26 +16,185 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from utils.runtime import UserError
+from utils.runtime import REPOSITORY, UserError
+from utils.stats import accuracy_interval
 
 if TYPE_CHECKING:
     from utils.checkpoints import Checkpoint
 
-PASSAGE_WORDS = 110  # the encoder was trained on short texts: longer ones blur
-# A best score below this means that the guide has nothing on the question. Both were chosen on the questions marked
-# "tuning" in data/tutor_questions.json; `--evaluate` shows the error rates on those and on others.
-THRESHOLDS = {"embeddings": 0.38, "words": 0.17}
-
 Rank = Callable[[np.ndarray, np.ndarray, int], list[tuple[int, float]]]
+
+PASSAGE_WORDS = 110  # the encoder was trained on short texts: longer ones blur
+QUOTED_SENTENCES = 3
+# How much words weigh beside vectors, and the score below which the guide has nothing on a
+# question. Chosen on the "tuning" questions of data/tutor_questions.json; --evaluate shows both
+# splits. (Reciprocal rank fusion found fewer, 0.90 against 0.93, and has no score to refuse by.)
+WORDS_WEIGHT = 0.6
+THRESHOLDS = {"embeddings": 0.46, "words": 0.21}
+STOP_WORDS = frozenset(
+    "a about an and are as at be been between but by can could did do does each for from get give "
+    "go had has have here how i if in into is it its made make many may me might must my no not of "
+    "on one or our should so than that the their them then there these they this to was we were "
+    "what when where which while who whom whose why will with without would you your".split())
+ENDINGS = ("ations", "ation", "ings", "ing", "edly", "ers", "ies", "er", "ed", "es", "ly", "s")
+
+
+# Reading the guide
 
 
 @dataclass(frozen=True)
 class Section:
-    """heading: "7.2 Top-p"; path: the headings above it too, "7. Decoding > 7.2 Top-p"; text: as in the guide."""
+    """heading: "7.2 Top-p"; path: with the heading above, "7. Decoding > 7.2 Top-p"; text: what a
+    reader reads of it; link: as the web pages of the repository have it, "guide.md#72-top-p"."""
 
     heading: str
     path: str
     text: str
+    link: str = ""
+
+
+def read_sections(markdown: str, page: str = "") -> list[Section]:
+    """Cut a page at its headings, those inside code aside. Sections without prose are left out.
+
+    What closes a chapter or a page, from "Try it" or "Common mistakes" on, belongs to that and not
+    to its last section. page: the name of the file, for links.
+    """
+    lines: dict[str, list[str]] = {}  # path -> lines
+    links: dict[str, str] = {}
+    headings, anchors, path, fenced, closing = [""] * 7, [], "", False, False
+    for line in markdown.split("\n"):
+        fenced ^= line.startswith("```")
+        found = None if fenced else re.match(r"(#+) (.+)", line)
+        if found:
+            level, heading, closing = len(found[1]), found[2].strip(), False
+            headings[level:] = [heading] * (7 - level)
+            path = f"{headings[2]} > {headings[3]}" if level > 2 else heading
+            anchor = github_anchor(heading)
+            again = anchors.count(anchor)
+            anchors.append(anchor)
+            links.setdefault(path, f"{page}#{anchor}{f'-{again}' if again else ''}")
+        elif line.startswith(("**Try it", "**Common mistakes")) and not closing:
+            path, closing = headings[2] if " > " in path else headings[1], True
+        if not found and path:
+            lines.setdefault(path, []).append(line)
+    sections = [Section(path.split(" > ")[-1], path, prose("\n".join(text)), links.get(path, page))
+                for path, text in lines.items()]
+    return [section for section in sections if section.text]
+
+
+def github_anchor(heading: str) -> str:
+    """What GitHub makes of a heading in links: "7.2 `Top-p`, or not?" gives "72-top-p-or-not"."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+def prose(markdown: str) -> str:
+    """What a reader reads of a section: no code, pictures, comments, folded answers, sources, link
+    targets or lists of links. Rows of tables become paragraphs: "BERT (layers: 12; width: 768)"."""
+    def rows(table: re.Match) -> str:
+        (_, *heads), *others = ([cell.strip() for cell in line.strip()[1:-1].split("|")]
+                                for line in (table[1], *table[2].strip().split("\n")))
+        return "".join(
+            f"\n{first} ("
+            + "; ".join(f"{head}: {cell}".removeprefix(": ")
+                        for head, cell in zip(heads, cells, strict=False) if cell)
+            + ")\n" for first, *cells in others)
+
+    text = re.sub(r"```.*?```|<!--.*?-->|<details>.*?</details>", "", markdown, flags=re.DOTALL)
+    text = re.sub(r"^\*\*(Sources|Try it):?\*\*.*?(\n\n|\Z)", "", text, flags=re.DOTALL | re.M)
+    text = re.sub(r"^\s*[-*] \[[^\]]*\]\([^)]*\)\s*$|^\*Printed by .*\*$", "", text, flags=re.M)
+    text = re.sub(r"!\[[^\]]*\]\([^)]*\)", "", text)
+    text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)
+    text = re.sub(r"^(\|.*\|)\n\|[-:| ]+\|\n((?:\|.*\|(?:\n|\Z))+)", rows,
+                  re.sub(r"\*\*?|`", "", text), flags=re.M)
+    text = re.sub(r"^(?=- |\d+\. )", "\n", text, flags=re.M)  # a paragraph for each of a list
+    return re.sub(r"\n\s*\n", "\n\n", text).strip()
+
+
+def passages(text: str) -> list[str]:
+    """A section in pieces of whole paragraphs, of about PASSAGE_WORDS words where that is possible.
+    """
+    pieces: list[str] = []
+    for paragraph in text.split("\n\n"):
+        if pieces and len(pieces[-1].split()) + len(paragraph.split()) <= PASSAGE_WORDS:
+            pieces[-1] += "\n\n" + paragraph
+        else:
+            pieces.append(paragraph)
+    return pieces
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of a section, less its scraps. Entries of lists and rows of tables end one."""
+    found = [sentence for paragraph in text.split("\n\n")
+             for sentence in re.split(r"(?<=[.!?]) (?=[A-Z\"(\[])", " ".join(paragraph.split()))]
+    return [sentence for sentence in found if len(sentence.split()) > 3]
+
+
+# Ranking
+
+
+def words(text: str) -> list[str]:
+    """The words that say what a text is about, less their endings: "Padding the texts" gives
+    ["padd", "text"]."""
+    def stem(word: str) -> str:
+        ending = next((e for e in ENDINGS if word.endswith(e) and len(word) > len(e) + 3), "")
+        return word.removesuffix(ending)
+
+    found = re.findall(r"[^\W_]+(?:-[^\W_]+)*", text.lower())
+    return [stem(word) for word in found if word not in STOP_WORDS]
+
+
+def inverse_frequency(word: str, texts: list[list[str]]) -> float:
+    """How much a word tells: ln(1 + (N - n + 0.5) / (n + 0.5)), for a word in n of N texts."""
+    n = sum(word in text for text in texts)
+    return float(np.log(1 + (len(texts) - n + 0.5) / (n + 0.5)))
+
+
+def bm25_scores(query: list[str], texts: list[list[str]], k1: float = 1.5,
+                b: float = 0.75) -> np.ndarray:
+    """How well each text answers a query, by the words they share: (texts,). Robertson and
+    Zaragoza 2009.
+
+    The sum over the query's different words of idf * f * (k1 + 1) / (f + k1 * (1 - b + b * L)):
+    idf is the inverse frequency, f how often the text has the word, L the text's length over the
+    mean length. So a rare word counts more, a second occurrence less, and a long text is no better.
+    bm25_scores(["cat"], [["cat"], ["dog"]]) is [0.69, 0].
+    """
+    lengths = np.array([len(text) for text in texts])
+    scores = np.zeros(len(texts))
+    for word in dict.fromkeys(query):
+        counts = np.array([text.count(word) for text in texts])
+        norm = k1 * (1 - b + b * lengths / max(lengths.mean(), 1))
+        scores += inverse_frequency(word, texts) * counts * (k1 + 1) / (counts + norm)
+    return scores
+
+
+def share_of_words(query: list[str], texts: list[list[str]], k1: float = 1.5) -> np.ndarray:
+    """bm25_scores over the most that any text could reach, so that 1 means all of the query."""
+    most = sum(inverse_frequency(word, texts) * (k1 + 1) for word in set(query))
+    return bm25_scores(query, texts, k1) / most if most else np.zeros(len(texts))
+
+
+def best_sentences(query: np.ndarray, vectors: np.ndarray, n: int) -> list[int]:
+    """The n sentences closest to a question, in the order of the text. query: (dimensions,),
+    vectors: (sentences, dimensions), all of length 1.
+    best_sentences([1, 0], [[0.6, 0.8], [0, 1], [1, 0]], 2) is [0, 2].
+    """
+    similarity = np.asarray(vectors) @ np.asarray(query)
+    return sorted(int(i) for i in np.argsort(-similarity, kind="stable")[:n])
+
+
+def expanded(question: str, everyday: dict[str, list[str]]) -> str:
+    """The question, followed by the guide's words for what it says in everyday words.
+
+    everyday: the guide's words -> beginnings of what people say instead.
+    expanded("Why does it lie?", {"hallucination": ["lie"]}) is "Why does it lie? hallucination".
+    """
+    meant = [term for term, phrases in everyday.items()
+             if any(re.search(rf"\b{re.escape(phrase)}", question.lower()) for phrase in phrases)]
+    return f"{question} {', '.join(meant)}".strip()
+
+
+# The index
 
 
 @dataclass(frozen=True)
@@ -45,134 +206,68 @@ class Hit:
     passage: str
 
 
-def read_sections(markdown: str) -> list[Section]:
-    """Cut a guide at its headings of levels 2 and 3, those inside code aside. Sections without prose are left out.
-
-    What closes a chapter, from "Try it" or "Common mistakes" on, belongs to the chapter and not to its last section.
-    """
-    texts: dict[str, list[str]] = {}  # path -> lines
-    chapter, path, fenced = "", "", False
-    for line in markdown.splitlines():
-        fenced ^= line.startswith("```")
-        found = None if fenced else re.match(r"(#{2,3}) (.+)", line)
-        if found:
-            chapter = found[2].strip() if found[1] == "##" else chapter
-            path = chapter if found[1] == "##" else f"{chapter} > {found[2].strip()}"
-        elif line.startswith(("**Try it", "**Common mistakes")):
-            path = chapter
-        if not found:
-            texts.setdefault(path, []).append(line)
-    sections = [Section(path.split(" > ")[-1], path, "\n".join(lines).strip()) for path, lines in texts.items() if path]
-    return [section for section in sections if prose(section.text)]
-
-
-def prose(markdown: str) -> str:
-    """What a reader reads of a section: no code, pictures, comments, folded answers, sources or link targets."""
-    text = re.sub(r"```.*?```|<!--.*?-->|<details>.*?</details>", "", markdown, flags=re.DOTALL)
-    text = re.sub(r"^\*\*(Sources|Try it):?\*\*.*?(\n\n|\Z)", "", text, flags=re.DOTALL | re.MULTILINE)
-    text = re.sub(r"!\[[^\]]*\]\([^)]*\)", "", text)
-    text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)
-    return re.sub(r"\n{3,}", "\n\n", re.sub(r"[*`]|^\|[-:| ]+\|$", "", text, flags=re.MULTILINE)).strip()
-
-
-def passages(section: Section) -> list[str]:
-    """A section's prose in pieces of whole paragraphs, of about PASSAGE_WORDS words each where paragraphs allow it."""
-    pieces: list[str] = []
-    for paragraph in prose(section.text).split("\n\n"):
-        if pieces and len(pieces[-1].split()) + len(paragraph.split()) <= PASSAGE_WORDS:
-            pieces[-1] += "\n" + paragraph
-        elif paragraph.strip():
-            pieces.append(paragraph.strip())
-    return pieces
-
-
-class Encoder:
-    """Texts to vectors of length 1: mean over the tokens' last hidden states (Reimers and Gurevych 2019)."""
-
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        from transformers import AutoModel, AutoTokenizer
-
-        from utils import checkpoints
-
-        self.tokenizer = checkpoints.load(AutoTokenizer, checkpoint)
-        self.model = checkpoints.load(AutoModel, checkpoint, dtype="float32").eval()
-
-    def __call__(self, texts: list[str]) -> np.ndarray:
-        """(texts, hidden)."""
-        import torch
-
-        vectors = []
-        with torch.inference_mode():
-            for start in range(0, len(texts), 16):
-                batch = self.tokenizer(texts[start:start + 16], padding=True, truncation=True,
-                                       max_length=min(256, self.tokenizer.model_max_length), return_tensors="pt")
-                mask = batch["attention_mask"][..., None]
-                total = (self.model(**batch).last_hidden_state * mask).sum(1)
-                vectors.append((total / total.norm(dim=-1, keepdim=True).clamp(min=1e-9)).numpy())
-        return np.concatenate(vectors)
-
-
-class Words:
-    """Texts to TF-IDF vectors of length 1, when there is no encoder: finds shared words, not shared meaning.
-
-    It counts pieces of words, of 3 to 5 letters, so that "pickled" finds "pickle".
-    """
-
-    def __init__(self, texts: list[str]) -> None:
-        from sklearn.feature_extraction.text import TfidfVectorizer
-
-        self.vectorizer = TfidfVectorizer(sublinear_tf=True, analyzer="char_wb", ngram_range=(3, 5)).fit(texts)
-
-    def __call__(self, texts: list[str]) -> np.ndarray:
-        return self.vectorizer.transform(texts).toarray()
-
-
 class GuideIndex:
-    """Sections of a guide, ready to be searched. Make it with `open`."""
+    """The guide, ready to be searched. Make it with `open`.
+
+    method: "embeddings" (with words), or "words" where there is no encoder. threshold: a best score
+    below it means that the guide has nothing on the question.
+    """
 
     def __init__(self, sections: list[Section], checkpoint: Checkpoint | None, cache: Path) -> None:
-        self.sections, self.checkpoint, self._encoder = sections, checkpoint, None
+        from utils import course_data
+
+        self.sections, self.checkpoint, self._embedder = sections, checkpoint, None
         self.method = "embeddings" if checkpoint else "words"
         self.threshold = THRESHOLDS[self.method]
-        pieces = [(i, piece) for i, section in enumerate(sections) for piece in passages(section)]
-        self.owner, self.passages = [i for i, _ in pieces], [piece for _, piece in pieces]
-        self.texts = [f"{sections[i].path}. {piece}" for i, piece in pieces]  # a passage alone may not name its subject
-        self.built = False  # whether the vectors were computed now, and not read from the cache
-        self.vectors = self._cached(cache) if checkpoint else self.encode(self.texts)
+        self.everyday = course_data.load_prompts_file(REPOSITORY / "data" / "everyday_words.json")
+        pieces = [(section, piece) for section in sections for piece in passages(section.text)]
+        self.owners, self.passages = zip(*pieces, strict=True)
+        # A passage alone may not name its subject.
+        self.texts = [f"{section.path}. {piece}" for section, piece in pieces]
+        self.words = [words(text) for text in self.texts]
+        self.vectors = self._cached(cache) if checkpoint else None
 
     @classmethod
     def open(cls, guide: Path, checkpoint: Checkpoint | None, cache: Path) -> GuideIndex:
-        """Read the guide and its vectors, from the folder `cache` if they are there and still right.
+        """Read the pages of a folder (or one page), and their vectors from the folder `cache` if
+        they are there and still right.
 
-        checkpoint: the sentence encoder, or None to compare words. Raises UserError if the guide cannot be read.
+        checkpoint: the sentence encoder, or None to compare words. Raises UserError if a page
+        cannot be read.
         """
-        try:
-            sections = read_sections(guide.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"the guide {guide} cannot be read ({getattr(error, 'strerror', 'not UTF-8')}): restore it "
-                            "with git checkout, or run without --tutor") from None
+        sections = []
+        for page in [guide] if guide.is_file() else sorted(guide.glob("*.md")):
+            try:
+                sections += read_sections(page.read_text(encoding="utf-8"), page.name)
+            except (OSError, UnicodeDecodeError) as error:
+                reason = getattr(error, "strerror", "not UTF-8")
+                raise UserError(f"the guide's page {page} cannot be read ({reason}): restore it "
+                                "with git checkout, or run without --tutor") from None
         if not sections:
-            raise UserError(f"the guide {guide} has no sections (headings that begin with ##): restore it")
+            raise UserError(f"the guide {guide} has no sections (pages that end with .md, with "
+                            "headings that begin with #): restore it with git checkout")
         return cls(sections, checkpoint, cache)
 
     def encode(self, texts: list[str]) -> np.ndarray:
         """(texts, dimensions), of length 1. The encoder is loaded when it is first needed."""
-        if self._encoder is None:
-            self._encoder = Encoder(self.checkpoint) if self.checkpoint else Words(self.texts)
-        return self._encoder(texts)
+        from utils.embedding import Embedder
+
+        self._embedder = self._embedder or Embedder(self.checkpoint)
+        return self._embedder(texts)
 
     def _cached(self, cache: Path) -> np.ndarray:
         weights = self.checkpoint.folder / "model.safetensors"
         size = weights.stat().st_size if weights.exists() else 0
-        key = "\0".join([self.checkpoint.name, self.checkpoint.source, str(size), *self.texts])
-        path = cache / f"guide-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npy"
+        known = [self.checkpoint.name, self.checkpoint.source, str(size), *self.texts]
+        digest = hashlib.sha256("\0".join(known).encode()).hexdigest()[:16]
+        path = cache / f"guide-{digest}.npy"
         try:
             vectors = np.load(path, allow_pickle=False)
             if vectors.ndim == 2 and len(vectors) == len(self.texts):
                 return vectors
         except (OSError, ValueError, EOFError):
             pass  # not there yet, or damaged: computed anew
-        vectors, self.built = self.encode(self.texts), True
+        vectors = self.encode(self.texts)
         if self.checkpoint.source == "tiny":
             return vectors  # random weights, gone with the process
         try:
@@ -189,19 +284,71 @@ class GuideIndex:
     def search(self, question: str, k: int = 3, rank: Rank | None = None) -> list[Hit]:
         """The k sections that fit best, each with its best passage; the best comes first.
 
-        rank: (query vector, vectors, how many) -> [(index, score)], best first; default: by cosine similarity.
+        rank: (query vector, vectors, how many) -> [(index, similarity)]; default: cosine
+        similarity, as a dot product of vectors of length 1.
         """
-        query = self.encode([question])[0]
-        hits: dict[int, Hit] = {}
-        for index, score in (rank or by_cosine)(query, self.vectors, len(self.vectors)):
-            owner = self.owner[index]
-            hits.setdefault(owner, Hit(self.sections[owner], float(score), self.passages[index]))
+        asked = expanded(question, self.everyday)
+        scores = share_of_words(words(asked), self.words)
+        if self.checkpoint:
+            query, scores = self.encode([asked])[0], WORDS_WEIGHT * scores
+            if rank is None:
+                scores += self.vectors @ query
+            else:
+                for index, similarity in rank(query, self.vectors, len(self.vectors)):
+                    scores[index] += similarity
+        hits: dict[str, Hit] = {}
+        for index in np.argsort(-scores, kind="stable"):
+            section = self.owners[index]
+            hits.setdefault(section.link, Hit(section, float(scores[index]), self.passages[index]))
             if len(hits) == k:
                 break
         return list(hits.values())
 
+    def quote(self, question: str, section: Section) -> str:
+        """The sentences of a section that answer best, in its own order; "..." where some are left
+        out between them. Without an encoder, those that share most words with the question."""
+        asked, texts = expanded(question, self.everyday), sentences(section.text)
+        if self.checkpoint:
+            query, *vectors = self.encode([asked, *texts])
+        else:
+            shares = share_of_words(words(asked), [words(text) for text in texts])
+            query, vectors = np.ones(1), shares[:, None]
+        chosen = best_sentences(query, np.array(vectors), QUOTED_SENTENCES)
+        return " ".join(texts[i] if i - 1 in chosen or i == chosen[0] else f"... {texts[i]}"
+                        for i in chosen)
 
-def by_cosine(query: np.ndarray, vectors: np.ndarray, k: int) -> list[tuple[int, float]]:
-    """The k vectors with the highest cosine similarity to the query; all have length 1."""
-    scores = vectors @ query
-    return [(int(i), float(scores[i])) for i in np.argsort(-scores, kind="stable")[:k]]
+
+# Measuring
+
+
+def answers(entry: dict, text: str) -> bool:
+    """Whether a text has the words of an entry's answer, which are regular expressions."""
+    return all(re.search(pattern, " ".join(text.split()), re.I) for pattern in entry["answer"])
+
+
+def retrieval_measures(index: GuideIndex, questions: list[dict],
+                       rank: Rank | None = None) -> dict[str, dict]:
+    """How well the index finds sections, and knows what the guide does not have: by split, each
+    share with its interval.
+
+    recall_at_3: of the questions on the guide, those with a section that answers them among the
+    first three. quoted_answers: those whose quotation has the answer and is shown. wrong_refusals:
+    those that fall below the threshold. missed_refusals: of the other questions, those that do not.
+    """
+    result = {}
+    for split in ("tuning", "frozen"):
+        shares: dict[str, list[bool]] = {name: [] for name in (
+            "recall_at_3", "quoted_answers", "wrong_refusals", "missed_refusals")}
+        for entry in (entry for entry in questions if entry["split"] == split):
+            hits = index.search(entry["question"], 3, rank)
+            refused = hits[0].score < index.threshold
+            if "answer" not in entry:
+                shares["missed_refusals"].append(not refused)
+                continue
+            shares["wrong_refusals"].append(refused)
+            shares["recall_at_3"].append(any(answers(entry, hit.section.text) for hit in hits))
+            quote = index.quote(entry["question"], hits[0].section)
+            shares["quoted_answers"].append(not refused and answers(entry, quote))
+        result[split] = {name: {"of": len(values), **accuracy_interval(sum(values), len(values))}
+                         for name, values in shares.items()}
+    return result

@@ -48,7 +48,7 @@ CONVERSATIONS = {
     "tasks": [
         {"id": TEXT, "category": TEXT, "question": TEXT, "accept": [ANSWER], "context?": TEXT}],
 }
-QUESTIONS = [{"question": TEXT, "sections?": [TEXT], "answer?": [TEXT], "split": SPLIT}]
+QUESTIONS = [{"question": TEXT, "answer?": [TEXT], "split": SPLIT}]
 
 
 def load_sample_prompts(path: Path = REPOSITORY / "data" / "sample_prompts.json") -> dict:
@@ -83,8 +83,9 @@ def load_conversations(path: Path = REPOSITORY / "data" / "conversation_examples
 def load_tutor_questions(path: Path = REPOSITORY / "data" / "tutor_questions.json") -> list[dict]:
     """Questions to measure the tutor's retrieval with, in the shape QUESTIONS.
 
-    "sections" are the guide's headings that answer one, missing if none does. Those of the split
-    "tuning" chose the threshold, "frozen" ones were written after that.
+    "answer" holds regular expressions that a section (or a quotation) which answers the question
+    contains, all of them; it is missing if the guide has nothing on it. The split "tuning" chose
+    how to search and when to refuse; "frozen" ones were written before, and never used for that.
     """
     return _load(path, QUESTIONS)
 
