@@ -33,6 +33,9 @@ def fetch_model(name: str | None, device: str):
                         "needs: name another --model")
     tokenizer.pad_token = tokenizer.eos_token  # GPT-2 has none; the attention mask tells them apart
     model = checkpoints.load(AutoModelForCausalLM, checkpoint, dtype="float32").to(device).eval()
+    if not cache_name(model):
+        raise UserError(f"model {checkpoint.name!r} ({model.config.model_type}) has no key-value "
+                        "cache of attention, which this exercise uses: name another --model")
     model.generation_config = GenerationConfig(eos_token_id=end, pad_token_id=end)
     return checkpoint, tokenizer, model
 
@@ -82,43 +85,39 @@ def score_labels(model, tokenizer, prompts: list[str], labels: list[str],
         raise UserError(f"a few-shot prompt and its answer have {longest} tokens, and the model "
                         f"takes {context_length(model)}: name another --model, or shorten the "
                         "examples in data/sample_prompts.json")
-    scores, name, shared = torch.empty(len(rows), len(labels)), cache_name(model), 0
-    prefix = DynamicCache(config=model.config) if name else None
+    shortest, shared = min(map(len, rows)), 0
+    while shared < shortest - 1 and len({row[shared] for row in rows}) == 1:
+        shared += 1
+    scores, prefix = torch.empty(len(rows), len(labels)), DynamicCache(config=model.config)
     with torch.inference_mode():
-        shortest = min(map(len, rows))
-        while name and shared < shortest - 1 and len({row[shared] for row in rows}) == 1:
-            shared += 1
         if shared:
-            ids = torch.tensor([rows[0][:shared]], device=model.device)
-            model(ids, use_cache=True, logits_to_keep=1, **{name: prefix})
+            _logits(model, torch.tensor([rows[0][:shared]], device=model.device), 1, prefix)
         by_length = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         for _, group in groupby(by_length, key=lambda i: len(rows[i])):
             group = list(group)
             for chosen in (group[i:i + batch_size] for i in range(0, len(group), batch_size)):
                 ids = torch.tensor([rows[i][shared:] for i in chosen], device=model.device)
-                scores[chosen] = _score(model, name, prefix, ids, answers).cpu()
+                scores[chosen] = _score(model, prefix, ids, answers).cpu()
     return scores
 
 
-def _score(model, name: str | None, prefix, ids: torch.Tensor,
-           answers: list[list[int]]) -> torch.Tensor:
+def _score(model, prefix, ids: torch.Tensor, answers: list[list[int]]) -> torch.Tensor:
     """(batch, answers). ids: (batch, time), what follows after the prefix, a cache of one row."""
     import torch
 
-    def logits(ids: torch.Tensor, keep: int, cache) -> torch.Tensor:
-        options = {name: cache, "use_cache": True} if name else {}
-        return model(ids, logits_to_keep=keep, **options).logits[:, -keep:]
-
     cache = copy.deepcopy(prefix)  # the model appends to the cache that it gets
-    if name and cache.get_seq_length():
+    if cache.get_seq_length():
         cache.batch_repeat_interleave(len(ids))
-    first, scores = logits(ids, 1, cache), []
+    first, scores = _logits(model, ids, 1, cache), []
     for answer in answers:
-        tokens, predicted = torch.tensor([answer] * len(ids), device=ids.device), first
-        if len(answer) > 1 and name:
-            rest = logits(tokens[:, :-1], len(answer) - 1, copy.deepcopy(cache))
-            predicted = torch.cat([first, rest], 1)
-        elif len(answer) > 1:
-            predicted = logits(torch.cat([ids, tokens[:, :-1]], 1), len(answer), None)
-        scores.append(predicted.log_softmax(-1).gather(-1, tokens[..., None]).sum((1, 2)))
+        tokens, logits = torch.tensor([answer] * len(ids), device=ids.device), first
+        if len(answer) > 1:
+            rest = _logits(model, tokens[:, :-1], len(answer) - 1, copy.deepcopy(cache))
+            logits = torch.cat([first, rest], 1)
+        scores.append(logits.log_softmax(-1).gather(-1, tokens[..., None]).sum((1, 2)))
     return torch.stack(scores, 1)
+
+
+def _logits(model, ids: torch.Tensor, keep: int, cache) -> torch.Tensor:
+    """The last `keep` positions' logits, (batch, keep, vocabulary); the cache grows by ids."""
+    return model(ids, logits_to_keep=keep, use_cache=True, **{cache_name(model): cache}).logits
