@@ -260,8 +260,9 @@ def draw_accuracy_intervals():
 
 
 def draw_model_timeline():
-    """Parameters of published models by year; mixtures of experts from total down to active parameters.
+    """Parameters of published models by the month of their first paper or release, whichever came first.
 
+    Mixtures of experts have a line from total down to active parameters.
     The numbers are those of models.md, with their sources.
     """
     import matplotlib.pyplot as plt
@@ -272,10 +273,10 @@ def draw_model_timeline():
         "MiniLM-L6": (2021.65, 0.0227, "encoder", (7, -4)), "ModernBERT": (2024.96, 0.149, "encoder", (-30, 8)),
         "T5-11B": (2019.8, 11.3, "encoder-decoder", (-42, 2)),
         "BART large": (2019.82, 0.406, "encoder-decoder", (2, 8)),
-        "GPT-1": (2018.45, 0.1165, "decoder", (-38, 3)), "GPT-2 XL": (2019.84, 1.558, "decoder", (7, -4)),
+        "GPT-1": (2018.45, 0.1165, "decoder", (-38, 3)), "GPT-2 XL": (2019.12, 1.558, "decoder", (7, -4)),
         "GPT-3": (2020.4, 175, "decoder", (7, -4)), "GPT-J": (2021.45, 6.05, "decoder", (7, -4)),
         "Gopher": (2021.93, 280, "decoder", (-45, 4)), "Chinchilla": (2022.24, 70, "decoder", (-62, -4)),
-        "PaLM": (2022.27, 540, "decoder", (7, 0)), "BLOOM": (2022.85, 176, "decoder", (7, -4)),
+        "PaLM": (2022.27, 540, "decoder", (7, 0)), "BLOOM": (2022.53, 176, "decoder", (7, -4)),
         "LLaMA 65B": (2023.15, 65, "decoder", (-28, -16)), "Mistral 7B": (2023.75, 7.24, "decoder", (-24, -16)),
         "Llama 3.1 405B": (2024.56, 405, "decoder", (-88, -4)), "Llama 3 8B": (2024.3, 8.03, "decoder", (6, 3)),
         "SmolLM2-135M": (2025.1, 0.1345, "decoder", (6, -14)),

@@ -1,21 +1,19 @@
 """Run the Python of Markdown files, and hold what it prints against what the text shows.
 
-    python tests/guide_runner.py                           all guides, on tiny models: what fails, seconds
+    python tests/guide_runner.py                           all guides, on tiny models: what fails
     python tests/guide_runner.py FILE --weights packaged   one file on the packaged real weights
     python tests/guide_runner.py FILE --write              ... and put what it prints into the file
 
-The conventions, section by section (a section is what stands below a `## ` heading):
+A section is what stands below a `## ` heading. Its ```python blocks run in order in one fresh
+namespace, offline, in the repository's root, where the real names of models and of the reviews load
+stand-ins. What a block prints follows it:
 
-- The section's ```python blocks run in order in one fresh namespace, offline, in the repository's root.
-- A block that prints is followed by `<!-- output -->` and a ```text block of what it prints with any
-  weights; or by `<!-- output: real weights -->`, a line `*Printed by MODEL ...*` that readers see, and
-  a ```text block of what it prints with the packaged real weights.
-- `<!-- check: EXPRESSION -->` must be True at its place. `parameters(config or model)` counts;
-  `logged("ex_01", "accuracy 0.834")` looks a measured figure up in guides/outputs/ex_01.md.
+- after `<!-- output -->` a ```text block that is the same with any weights;
+- after `<!-- output: real weights -->` and a line `*Printed by MODEL ...*`, which readers see, a
+  ```text block of what the packaged real weights print.
 
-The code runs in a child process. Its Hub cache holds stand-ins under the real names of the exercises'
-models, and `load_dataset` gives the packaged reviews (or the tiny ones) under the name of the real
-data set: `from_pretrained("google-bert/bert-base-uncased")` in the text is what runs.
+`<!-- check: EXPRESSION -->` must be True at its place. In it, `parameters(config or model)` counts,
+and `logged("ex_01", "accuracy 0.834")` looks a figure up in guides/outputs/ex_01.md.
 """
 
 from __future__ import annotations
@@ -155,14 +153,14 @@ def run(documents: dict[str, str], weights: str = "tiny", seed: int = 1) -> list
     sections = [s for name, text in documents.items() for s in parse(text, name) if s.items]
     with tempfile.TemporaryDirectory(prefix="guide-") as scratch:
         folder = Path(scratch)
-        (folder / "documents.json").write_text(json.dumps(documents), encoding="utf-8")
+        (folder / "job.json").write_text(json.dumps([documents, weights, seed]), encoding="utf-8")
         environment = {key: value for key, value in os.environ.items()
                        if not key.startswith(("HF_", "HUGGINGFACE_", "TRANSFORMERS_")) or "_COURSE_" in key}
         environment |= {"HF_HOME": str(folder / "home"), "HF_HUB_OFFLINE": "1", "PYTHONUTF8": "1",
                         "MPLBACKEND": "Agg", "TOKENIZERS_PARALLELISM": "false"}
-        command = [sys.executable, __file__, "--child", scratch, "--weights", weights, "--seed", str(seed)]
-        done = subprocess.run(command, cwd=REPOSITORY, env=environment, stdin=subprocess.DEVNULL,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        done = subprocess.run([sys.executable, __file__, "--child", scratch], cwd=REPOSITORY,
+                              env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT)
         if done.returncode:
             said = done.stdout.decode("utf-8", "replace")[-3000:]
             raise GuideError(f"the process that runs the text ended with status {done.returncode}:\n{said}")
@@ -346,8 +344,9 @@ def run_item(item: Item, namespace: dict, document: str) -> tuple[str, str | Non
     return text, error, round(time.process_time() - start, 2)
 
 
-def child(folder: Path, weights: str, seed: int) -> None:
-    """Run documents.json in a folder and leave records.json there: one record for each item, in order."""
+def child(folder: Path) -> None:
+    """Run job.json in a folder and leave records.json there: one record for each item, in order."""
+    documents, weights, seed = json.loads((folder / "job.json").read_text(encoding="utf-8"))
     sys.path.insert(0, str(REPOSITORY / "code"))
     fill_cache(Path(os.environ["HF_HOME"]) / "hub", weights)
     stay_offline(weights)
@@ -355,20 +354,19 @@ def child(folder: Path, weights: str, seed: int) -> None:
 
     sys.path[:2] = [""]  # the working folder, as at Python's prompt
     path, records = sys.path.copy(), []
-    for name, text in json.loads((folder / "documents.json").read_text(encoding="utf-8")).items():
-        for section in parse(text, name):
-            for loaded, module in list(sys.modules.items()):  # a section imports what it needs of the course
-                if (getattr(module, "__file__", None) or "").startswith(str(REPOSITORY / "code")):
-                    del sys.modules[loaded]
-            sys.path[:] = path
-            transformers.set_seed(seed)
-            namespace, failed = {"__name__": "__main__"}, None
-            for item in section.items:
-                if failed:
-                    records.append(("", f"not run, because the block of line {failed} failed", 0))
-                else:
-                    records.append(run_item(item, namespace, name))
-                    failed = item.line if item.kind == "code" and records[-1][1] else None
+    for section in (section for name, text in documents.items() for section in parse(text, name)):
+        for name, module in list(sys.modules.items()):  # a section imports what it needs of the course
+            if (getattr(module, "__file__", None) or "").startswith(str(REPOSITORY / "code")):
+                del sys.modules[name]
+        sys.path[:] = path
+        transformers.set_seed(seed)
+        namespace, failed = {"__name__": "__main__"}, None
+        for item in section.items:
+            if failed:
+                records.append(("", f"not run, because the block of line {failed} failed", 0))
+            else:
+                records.append(run_item(item, namespace, section.document))
+                failed = item.line if item.kind == "code" and records[-1][1] else None
     (folder / "records.json").write_text(json.dumps(records), encoding="utf-8")
 
 
@@ -376,25 +374,25 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("files", nargs="*", type=Path, metavar="FILE", help="Markdown files (default: the guides)")
-    add("--weights", choices=("tiny", "packaged"), default="tiny", help="what to run on (default: tiny)")
-    add("--write", action="store_true", help="run on the packaged weights and write what is printed into the files")
-    add("--seed", type=int, default=1, help=argparse.SUPPRESS)
+    add("--weights", choices=("tiny", "packaged"), default="tiny", help="default: tiny")
+    add("--write", action="store_true", help="write what the packaged weights print into the files")
     add("--child", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.child:
-        child(args.child, args.weights, args.seed)
+        child(args.child)
         return 0
-    files, wrong = args.files or GUIDES, []
     try:
         if args.write:
-            wrong = renew(files)
+            wrong = renew(args.files or GUIDES)
         else:
-            compare = ("any weights", "real weights") if args.weights == "packaged" else ("any weights",)
-            documents = {file.name: file.read_text(encoding="utf-8") for file in files}
-            for section in run(documents, args.weights, args.seed):
+            compare = tuple(OUTPUTS.values())[:1 + (args.weights == "packaged")]
+            documents = {file.name: file.read_text(encoding="utf-8") for file in args.files or GUIDES}
+            sections = run(documents, args.weights)
+            for section in sections:
                 seconds = sum(item.seconds for item in section.items)
                 print(f"{seconds:6.1f} CPU s: {section.document}, {section.title}")
-                wrong += [f"{section.document}, {problem}" for problem in problems(section, compare)]
+            wrong = [f"{section.document}, {problem}" for section in sections
+                     for problem in problems(section, compare)]
     except (GuideError, OSError) as error:
         wrong = [str(error)]
     print("\n".join(wrong) or "All as it should be.")
