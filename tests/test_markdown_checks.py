@@ -72,7 +72,7 @@ def test_wrong_links_are_found():
 
 def test_wrong_parts_and_pictures_are_found():
     text = ("Exercise 2, part 1; exercise 3, parts 1 and 5; part 4 of exercise 1; look at `cuts.png` and "
-            "`learning_curves_lora.png`; ![x](images/ex_01_word_map.png)\n")
+            "`learning_curves.png`; ![x](images/ex_01_word_map.png)\n")
     assert checks.part_problems(text) + checks.picture_problems(text) == []
     text = ("Exercise 2,\npart 9; exercise 3, parts 1, 2 and 8; part 7 of exercise 1; `cut.png`; "
             "(images/ex_02_word_map.png)")
