@@ -11,8 +11,8 @@ speed and the price of larger models.
     python code/ex_03_gpt2_finetuning.py --generate "The with statement"      ask what you trained
 
 Each method has a folder of its own, outputs/ex_03/full and outputs/ex_03/lora. Training runs in
-bf16 where the processor is fast at it; what is measured before and after runs in fp32, since bf16's
-8 bits would change the third digit of a perplexity.
+bf16 where the processor is fast at it, and what is measured before and after it in fp32, since the
+8 bits of bf16 would change the third digit of a perplexity.
 """
 
 from __future__ import annotations
@@ -171,11 +171,12 @@ def add_lora(model, modules: str | None = None):
     """
     from peft import LoraConfig, get_peft_model
 
-    kinds = {name.split(".")[-1]: type(layer).__name__ for name, layer in model.named_modules() if name}
-    names = [name.strip() for name in modules.split(",")] if modules is not None else []
-    chosen = "all-linear" if names == ["all-linear"] else names or None
+    kinds = {name.split(".")[-1]: type(layer).__name__ for name, layer in model.named_modules()}
+    chosen = modules
+    if modules not in (None, "all-linear"):
+        chosen = [name.strip() for name in modules.split(",")]
     try:
-        if isinstance(chosen, list) and not kinds.keys() >= set(chosen):
+        if isinstance(chosen, list) and not kinds.keys() - {""} >= set(chosen):
             raise ValueError("not all of them are in the model")  # peft would pass over some
         return get_peft_model(model, LoraConfig(
             task_type="CAUSAL_LM", r=LORA_RANK, lora_alpha=2 * LORA_RANK, lora_dropout=0.05,
@@ -247,13 +248,14 @@ def compare(before: dict, after: dict, corpus: dict[str, list[str]],
     1 on general text it is what was forgotten. Style is the share of words characteristic of the
     corpus, as "train" tells them; held-out texts of both kinds ("test") show the scale.
     """
-    ratio = {text: value / before["perplexity"][text] for text, value in after["perplexity"].items()}
     told = characteristic_words(corpus["train"], general["train"])
     texts = {"held-out reviews": general["test"],
              "continuations before": sum(before["continuations"], []),
              "continuations after": sum(after["continuations"], []),
              "held-out corpus": corpus["test"]}
-    return {"ratio": ratio, "style": {name: style_share(some, told) for name, some in texts.items()}}
+    return {"ratio": {text: value / before["perplexity"][text]
+                      for text, value in after["perplexity"].items()},
+            "style": {name: style_share(some, told) for name, some in texts.items()}}
 
 
 # Part 5: what it costs
@@ -279,11 +281,12 @@ def training_memory(trainable: int, parameters: int) -> int:
     return 4 * parameters + 12 * trainable
 
 
-def larger_models(trainable: int, parameters: int, tokens: int, tokens_per_second: float) -> list:
-    """What the same training would take of LARGER models, at the speed measured with this one.
+def larger_models(trainable: int, parameters: int, tokens: int,
+                  tokens_per_second: float) -> list[dict]:
+    """What the same training would take of LARGER models, of which as large a share is trained.
 
-    As large a share of them is trained: one model ten times as large takes ten times the minutes
-    and the gigabytes. Returns a dict for each, this one first.
+    Returns a dict for each, this model first; minutes at the operations per second that it reached.
+    A model ten times as large takes ten times the minutes and the memory.
     """
     flops_per_second = training_flops(trainable, parameters, 1) * tokens_per_second
     rows = []
@@ -305,8 +308,8 @@ def make_blocks(texts: dict[str, list[str]], tokenizer, block_length: int) -> di
         ids = tokenizer(documents, add_special_tokens=False)["input_ids"]
         blocks[part] = pack_blocks(ids, tokenizer.eos_token_id, block_length)
         if not blocks[part]:
-            raise UserError(f"the {part} texts are too short: {sum(map(len, ids))} tokens, and a "
-                            f"block has {block_length}; give more text, or a shorter --block-length")
+            raise UserError(f"the {part} texts have {sum(map(len, ids))} tokens, and a block "
+                            f"{block_length}: give more text, or a shorter --block-length")
     return blocks
 
 
@@ -362,28 +365,6 @@ def cost(session, trained: dict) -> dict:
             "models": larger_models(*sizes, tokens, per_second)}
 
 
-def load(checkpoint, block_length: int):
-    """(tokenizer, model) in fp32. Raises UserError if they cannot serve here."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
-
-    from utils import checkpoints, training
-
-    checkpoints.check_family(checkpoint, "decoder")
-    tokenizer = checkpoints.load(AutoTokenizer, checkpoint)
-    model = checkpoints.load(AutoModelForCausalLM, checkpoint, dtype="float32")
-    end, limit = tokenizer.eos_token_id, training.longest_input(model, tokenizer)
-    if end is None:
-        raise UserError(f"model {checkpoint.name!r} has no end-of-text token, which separates "
-                        "documents here: choose another --model")
-    if not 8 <= block_length <= limit:
-        raise UserError(f"--block-length {block_length}: {checkpoint.name} takes 8 to {limit}")
-    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token  # hidden by attention masks
-    # Not the checkpoint's own, which may hold a repetition penalty or another temperature.
-    model.generation_config = GenerationConfig(eos_token_id=end,
-                                               pad_token_id=tokenizer.pad_token_id)
-    return tokenizer, model
-
-
 def load_trained(settings):
     """(tokenizer, model) from model/, or from adapter/ on the base that it was trained on."""
     from peft import PeftConfig, PeftModel
@@ -393,10 +374,10 @@ def load_trained(settings):
 
     folder = settings.output.resolve() / SAVED[settings.method]
     if settings.method == "full":
-        return load(checkpoints.Checkpoint(str(folder), "folder", folder), settings.block_length)
+        return checkpoints.load_decoder(checkpoints.Checkpoint(str(folder), "folder", folder))
     try:
         base = settings.model or PeftConfig.from_pretrained(folder).base_model_name_or_path
-        tokenizer, model = load(checkpoints.fetch("decoder", base), settings.block_length)
+        tokenizer, model = checkpoints.load_decoder(checkpoints.fetch("decoder", base))
         return tokenizer, PeftModel.from_pretrained(model, folder)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise UserError(f"the adapter in {folder} cannot be loaded ({hub.one_line(error)}): "
@@ -461,6 +442,8 @@ def generate(settings) -> dict:
     folder, prompts = settings.output.resolve() / SAVED[settings.method], settings.generate
     if not all(prompt.strip() for prompt in prompts):
         raise UserError("--generate: the prompt is empty")
+    if settings.method == "full" and settings.model not in (None, "tiny"):
+        raise UserError(f"--generate continues with the model in {folder}: leave out --model")
     if not folder.is_dir():
         raise UserError(f"--generate: there is no trained {folder.name} in {folder.parent}; run "
                         "without --generate first, or choose another --method")
@@ -491,7 +474,11 @@ def main(argv: list[str] | None = None) -> dict:
     corpus = corpora.load_corpus(settings.corpus, settings.seed, settings.characters)
     with Session("ex_03", settings) as session:
         checkpoint = checkpoints.fetch("decoder", settings.model)
-        tokenizer, model = load(checkpoint, settings.block_length)
+        tokenizer, model = checkpoints.load_decoder(checkpoint)
+        limit = training.longest_input(model, tokenizer)
+        if not 8 <= settings.block_length <= limit:
+            raise UserError(f"--block-length {settings.block_length}: {checkpoint.name} takes 8 to "
+                            f"{limit} tokens")
         if settings.method == "lora":
             model = add_lora(model, settings.lora_modules)
         reviews = corpora.load_reviews(
@@ -509,17 +496,16 @@ def main(argv: list[str] | None = None) -> dict:
             disk_mb=(3 * 12 * trainable + 4 * parameters) / 1e6,  # three checkpoints, the model
             memory_mb=training_memory(trainable, parameters) / 1e6 * (session.device == "cpu"))
 
-        session.part("corpus", "Part 1: the corpus",
-                     "No document is in two splits. Are its words what you expect?",
-                     lambda: describe(splits, blocks, general), views.corpus)
-        before = session.part("before", "Part 2: before",
-                              "Which of the two texts surprises the base model more?",
-                              lambda: measure(session, tokenizer, model, blocks, prompts),
-                              views.before)
-        trained = session.part("training", "Part 3: fine-tuning",
-                               "Does the validation perplexity still fall at the end?",
-                               lambda: fine_tune(session, tokenizer, model, blocks),
-                               views.training, everywhere=True)
+        session.part(
+            "corpus", "Part 1: the corpus",
+            "No document is in two splits. Are its words what you expect?",
+            lambda: describe(splits, blocks, general), views.corpus)
+        before = session.part(
+            "before", "Part 2: before", "Which of the two texts surprises the base model more?",
+            lambda: measure(session, tokenizer, model, blocks, prompts), views.before)
+        trained = session.part(
+            "training", "Part 3: fine-tuning", "Is the validation perplexity still falling?",
+            lambda: fine_tune(session, tokenizer, model, blocks), views.training, everywhere=True)
         if not is_main_process():
             return {}
 
@@ -527,12 +513,12 @@ def main(argv: list[str] | None = None) -> dict:
             after = measure(session, *load_trained(settings), blocks, prompts)
             return {**after, **compare(before, after, splits, general)}
 
-        session.part("after", "Part 4: after",
-                     "What was gained on the corpus, and what was forgotten of general text?",
-                     look_again, lambda after, folder: views.after(before, after, folder))
-        session.part("cost", "Part 5: practical considerations",
-                     "What does it take, and what would a larger model?",
-                     lambda: cost(session, trained), views.cost)
+        session.part(
+            "after", "Part 4: after", "What was gained, and what was forgotten of general text?",
+            look_again, lambda after, folder: views.after(before, after, folder))
+        session.part(
+            "cost", "Part 5: practical considerations", "What would a larger model take?",
+            lambda: cost(session, trained), views.cost)
         views.methods(session)
         return session.close(f"Results, plots (*.png) and {SAVED[settings.method]}/ are in")
 

@@ -46,7 +46,7 @@ def smoke(tmp_path_factory):
 @pytest.fixture(scope="module")
 def tiny_model():
     """(tokenizer, model): a tiny decoder, not training."""
-    tokenizer, model = ex.load(checkpoints.fetch("decoder", "tiny"), 64)
+    tokenizer, model = checkpoints.load_decoder(checkpoints.fetch("decoder", "tiny"))
     return tokenizer, model.eval()
 
 
@@ -164,7 +164,7 @@ def test_the_checkpoints_own_generation_settings_change_nothing(tiny_model, tmp_
     path = tmp_path / "generation_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), "do_sample": True,
                                 "repetition_penalty": 9.0, "min_p": 0.9}), encoding="utf-8")
-    tokenizer, model = ex.load(checkpoints.fetch("decoder", str(tmp_path)), 64)
+    tokenizer, model = checkpoints.load_decoder(checkpoints.fetch("decoder", str(tmp_path)))
     assert (ex.continuations(model.eval(), tokenizer, ["A class"], 1, 20, 1)
             == ex.continuations(tiny_model[1], tiny_model[0], ["A class"], 1, 20, 1))
 
@@ -176,7 +176,7 @@ def test_the_checkpoints_own_generation_settings_change_nothing(tiny_model, tmp_
     (None, {"c_attn"}, 2 * 8 * (64 + 192)), ("c_attn, c_fc", {"c_attn", "c_fc"}, 2 * 8 * (64 + 192 + 64 + 256)),
     ("all-linear", {"c_attn", "c_proj", "c_fc"}, 2 * 8 * (64 + 192 + 64 + 64 + 64 + 256 + 256 + 64))])
 def test_lora_trains_thin_matrices_and_changes_nothing_at_first(modules, layers, parameters):
-    _, model = ex.load(checkpoints.fetch("decoder", "tiny"), 64)
+    _, model = checkpoints.load_decoder(checkpoints.fetch("decoder", "tiny"))
     ids = torch.arange(20)[None]
     with torch.no_grad():
         before = model.eval()(input_ids=ids).logits
@@ -190,7 +190,7 @@ def test_lora_trains_thin_matrices_and_changes_nothing_at_first(modules, layers,
 
 @pytest.mark.parametrize("modules", ["q_proj", "q_proj,c_attn", "", "c_attn,", "attn"])
 def test_lora_without_the_named_layers_is_refused(modules):
-    _, model = ex.load(checkpoints.fetch("decoder", "tiny"), 64)
+    _, model = checkpoints.load_decoder(checkpoints.fetch("decoder", "tiny"))
     with pytest.raises(UserError, match="give names out of c_attn, c_fc, c_proj") as error:
         ex.add_lora(model, modules)
     assert "\n" not in str(error.value)
@@ -199,7 +199,7 @@ def test_lora_without_the_named_layers_is_refused(modules):
 def make_trainer(folder, own_corpus, *more):
     """(session, the exercise's Trainer, blocks) for a short training without dropout."""
     session = Session("ex_03", ex.parse(arguments(folder, *more)))
-    tokenizer, model = ex.load(checkpoints.fetch("decoder", "tiny"), 64)
+    tokenizer, model = checkpoints.load_decoder(checkpoints.fetch("decoder", "tiny"))
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
@@ -388,7 +388,7 @@ def test_generate_uses_what_was_saved_and_the_seed_decides(smoke, method):
     assert all(texts(1))
     after = smoke[0][method]["parts"]["after"]
     _, model = ex.load_trained(ex.parse(arguments(smoke[1], "--method", method)))
-    [again] = ex.continuations(model.eval(), ex.load(checkpoints.fetch("decoder", "tiny"), 64)[0],
+    [again] = ex.continuations(model.eval(), checkpoints.load_decoder(checkpoints.fetch("decoder", "tiny"))[0],
                                after["prompts"][:1], 42, 24, 1)
     assert again[0] != smoke[0][method]["parts"]["before"]["continuations"][0][0], "the base model answered"
 

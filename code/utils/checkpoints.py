@@ -107,6 +107,27 @@ def load(auto_class, checkpoint: Checkpoint, **options):
                         f"{auto_class.__name__} ({hub.one_line(error)}): {hint}") from error
 
 
+def load_decoder(checkpoint: Checkpoint):
+    """(tokenizer, model) of a decoder in fp32, with a token for padding.
+
+    Without the checkpoint's own settings for generating, such as a repetition penalty: the same
+    words shall mean the same for every model. Raises UserError if it is no decoder, is damaged, or
+    has no end-of-text token.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+    check_family(checkpoint, "decoder")
+    tokenizer = load(AutoTokenizer, checkpoint)
+    if tokenizer.eos_token_id is None:
+        raise UserError(f"model {checkpoint.name!r} has no end-of-text token, which this exercise "
+                        "needs: name another --model")
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token  # attention masks hide it
+    model = load(AutoModelForCausalLM, checkpoint, dtype="float32")
+    model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id,
+                                               pad_token_id=tokenizer.pad_token_id)
+    return tokenizer, model
+
+
 def check_family(checkpoint: Checkpoint, family: str) -> None:
     """Raise UserError unless the checkpoint is an "encoder" (BERT-like) or "decoder" (GPT-like)."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING, AutoConfig

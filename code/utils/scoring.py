@@ -17,27 +17,16 @@ if TYPE_CHECKING:
 def fetch_model(name: str | None, device: str):
     """(checkpoint, tokenizer, model) of a decoder in fp32, downloaded if need be.
 
-    Without the checkpoint's own settings for generating: a strategy shall mean the same for every
-    model. Raises UserError if the model cannot be had or is of another kind.
+    Raises UserError if the model cannot be had or is of another kind.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
-
     from utils import checkpoints
 
     checkpoint = checkpoints.fetch("decoder", name)
-    checkpoints.check_family(checkpoint, "decoder")
-    tokenizer = checkpoints.load(AutoTokenizer, checkpoint)
-    end = tokenizer.eos_token_id
-    if end is None:
-        raise UserError(f"model {checkpoint.name!r} has no end-of-text token, which this exercise "
-                        "needs: name another --model")
-    tokenizer.pad_token = tokenizer.eos_token  # GPT-2 has none; the attention mask tells them apart
-    model = checkpoints.load(AutoModelForCausalLM, checkpoint, dtype="float32").to(device).eval()
+    tokenizer, model = checkpoints.load_decoder(checkpoint)
     if not cache_name(model):
         raise UserError(f"model {checkpoint.name!r} ({model.config.model_type}) has no key-value "
                         "cache of attention, which this exercise uses: name another --model")
-    model.generation_config = GenerationConfig(eos_token_id=end, pad_token_id=end)
-    return checkpoint, tokenizer, model
+    return checkpoint, tokenizer, model.to(device).eval()
 
 
 def context_length(model) -> int:

@@ -2,8 +2,9 @@
 
     python tests/benchmarks/bench_ex_03.py        minutes; prints a table and, last, one JSON object
 
-Each recipe trains for a few steps in a process of its own, which tells the most memory that it ever
-held (on a GPU: that torch held). Then all of them take turns, a step each. A processor that only emulates bf16 is not timed with it: the exercise does not use it there.
+Each recipe trains for a few steps in a process of its own, which tells the most memory that it
+ever held (on a GPU: that torch held). Then all of them take turns, a step each. A processor that
+only emulates bf16 is not timed with it: the exercise does not use it there.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def recipe(name: str, options, folder: Path):
     settings = ex.parse(["--method", method, "--model", options.model, "--device", options.device,
                          "--batch-size", str(options.batch_size), "--output", str(folder)])
     device = runtime.start(settings)
-    tokenizer, model = ex.load(checkpoints.fetch("decoder", settings.model), settings.block_length)
+    tokenizer, model = checkpoints.load_decoder(checkpoints.fetch("decoder", settings.model))
     if method == "lora":
         model = ex.add_lora(model)
     documents = corpora.load_corpus(None, settings.seed, settings.characters).documents
