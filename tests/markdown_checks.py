@@ -235,7 +235,10 @@ def structure_problems(text: str) -> list[str]:
             if piece.text.lower() in headings:
                 found.append(f"line {piece.line}: a second heading {piece.text!r}")
             headings.add(piece.text.lower())
-    return found + fold_problems(prose_of(text)) + self_check_problems(prose_of(text, code_spans=True))
+    prose = prose_of(text, code_spans=True)
+    found += [f"line {line}: a table without its first row"
+              for line, _ in matches(r"(?<=\n)(?<!\|\n)\|(?: ?:?-+:? ?\|)+(?=\n)", prose)]
+    return found + fold_problems(prose_of(text)) + self_check_problems(prose)
 
 
 def fold_problems(prose: str) -> list[str]:

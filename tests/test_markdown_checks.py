@@ -121,6 +121,7 @@ def test_sound_structure_passes():
     ("not (a), ", "", "the answer says nothing of (a)"),
     ("x\n", "x\n```py\n```\n", "'py'"),
     ("x\n", f"x\n```python\n{'x' * 101}\n```\n", "101 columns"),
+    ("x\n", "x\n\n|---|\n| y |\n", "a table without its first row"),
     ("*A", "A", "the point is missing"),
     ("**Sources:**", "Sources:", "names no **Sources:**"),
 ])
