@@ -211,7 +211,7 @@ FAULTS: dict[str, tuple[Behaviour, str]] = {
     "failure inside": (error(500, "list index out of range"),
                        "failed inside (500)|list index out of range|try again"),
     "failure with a page": (reply(502, PAGE, "text/html"), "failed inside (502)|try again"),
-    "still loading": (error(503, "Loading model"), "still loading"),
+    "still loading": (error(503, "Loading model"), "still loading its model after 0.8 s|--timeout"),
     "redirect": (reply(301, "", Location="https://example.com/v1"), "points elsewhere|--base-url"),
     "question filtered": (error(400, "triggering content management policy"), "content filter"),
     "temperature refused": (error(400, "Unsupported value: 'temperature' does not support 0.7",
@@ -315,6 +315,8 @@ ANSWERS: dict[str, tuple[Behaviour, str, str | None]] = {
     "rate limit once": (once(error(429, "Rate limit reached", Retry_After="1")), TEXT, "stop"),
     "failure once": (once(error(500, "a bad moment")), TEXT, "stop"),
     "reset once": (once(Handler.reset), TEXT, "stop"),
+    "loading for a while": (lambda h: (h.error(503, "Loading model") if len(h.base_url.requests) < 5
+                                       else good(h)), TEXT, "stop"),
     "max_tokens refused": (refusing("max_tokens", "Unsupported parameter: 'max_tokens'",
                                     param=True), TEXT, "stop"),
     "max_tokens refused in words": (refusing("max_tokens", "max_tokens is not supported, use "

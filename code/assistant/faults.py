@@ -38,7 +38,8 @@ CAUSES = [
      "--base-url (often https:// instead of http://)."),
     (r"4", "{where} rejected the request ({cause}){said} Check --model, --base-url and the other "
      "options."),
-    (r"503.*loading", "{where} is still loading its model: ask again {later}."),
+    (r"503.*loading", "{where} is still loading its model after {seconds:g} s: ask again {later}, "
+     "or give it longer with --timeout."),
     (r"5", "{where} failed inside ({cause}){said} Try again {later}; if it stays, look at the "
      "server's log."),
     (r".*APIConnectionError.*refused", "No server is running at {where}, as the connection was "
@@ -111,6 +112,11 @@ def seconds_to_wait(error: Exception) -> float | None:
         return None
     header = error.response.headers.get("retry-after", "")
     return float(header) if re.fullmatch(r"\d{1,9}(\.\d+)?", header) else 1.0
+
+
+def is_loading(error: Exception) -> bool:
+    """Whether a server says that it is loading its model, as llama.cpp's does, so that one waits."""
+    return getattr(error, "status_code", None) == 503 and "loading" in str(error.body).lower()
 
 
 def words(body: object) -> str:

@@ -241,7 +241,7 @@ class Server:
 
         clean = [{"role": message["role"], "content": well_formed(message["content"])}
                  for message in messages]
-        failures = 0
+        failures, end = 0, time.monotonic() + self._seconds
         while True:
             fields = parameters(options, self._refused)
             try:
@@ -251,7 +251,9 @@ class Server:
                 name = refused_field(error, fields)
                 asked_for = name == "temperature" and options.temperature == self._temperature
                 if name is None or asked_for:
-                    failures, wait = failures + 1, faults.seconds_to_wait(error)
+                    wait = faults.seconds_to_wait(error)
+                    loading = faults.is_loading(error) and time.monotonic() < end
+                    failures += not loading
                     if wait is None or wait > RETRY_SECONDS or failures >= self._tries:
                         raise
                     time.sleep(wait)
