@@ -29,8 +29,9 @@ sys.path[:0] = [str(GRADING), str(REPOSITORY / "code"), str(REPOSITORY / "tests"
 
 import grade  # noqa: E402
 import hostile  # noqa: E402
-from grade import Grader, Submission, script_of  # noqa: E402
-from tasks import EXERCISES, blank, read_tasks  # noqa: E402
+from grade import Grader  # noqa: E402
+from submissions import Submission  # noqa: E402
+from tasks import EXERCISES, blank, read_tasks, script_of  # noqa: E402
 
 import mutants  # noqa: E402
 

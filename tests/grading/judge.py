@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from values import decode, difference
+from values import decode, difference, plain
 
 EXPLAINED = {
     "late": "it did not end within the time limit",
@@ -31,4 +31,4 @@ def test_case(case, expected, answers, points, record_property):
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, OverflowError, MemoryError):
         problem = "it returned something that cannot be read"
     if problem:
-        pytest.fail(problem, pytrace=False)
+        pytest.fail(plain(problem), pytrace=False)

@@ -12,6 +12,8 @@ import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from values import plain
+
 HERE = Path(__file__).resolve().parent
 COURSE = HERE.parents[1] / "code"
 ROOMS = ("utils", "views", "assistant")  # what a submission may import of the course, besides itself
@@ -34,11 +36,15 @@ class Answers:
 class Sandbox:
     """A worker that has torch imported; a fresh cage for each call of `run`. Use it in a `with` statement."""
 
-    def __init__(self, limits: dict | None = None) -> None:
+    def __init__(self, limits: dict | None = None, folder: Path | None = None) -> None:
+        """folder: for everything that is written; default: the system's for such files."""
         self.limits, self._worker, self._count = {**LIMITS, **(limits or {})}, None, 0
+        self._parent = folder
 
     def __enter__(self) -> Sandbox:
-        self._folder = Path(tempfile.mkdtemp(prefix="grading-"))
+        if self._parent:
+            self._parent.chmod(0o711)  # the way to the boxes, and no look at what else is there
+        self._folder = Path(tempfile.mkdtemp(prefix="grading-", dir=self._parent))
         self._folder.chmod(0o755)
         for room in ROOMS:  # a copy, so that the cage needs no door to the repository with the solutions
             shutil.copytree(COURSE / room, self._folder / "course" / room,
@@ -168,13 +174,13 @@ class Sandbox:
         """Answers from lines that hostile code may have written: the first line of a call counts, nonsense does not."""
         if reply is None:
             return Answers("dead")
-        answers = Answers(reply["state"], printed=reply["printed"])
+        answers = Answers(reply["state"], printed=plain(reply["printed"], 4_000))
         imported = False
         for text in reply["lines"]:
             try:
                 line = json.loads(text)
                 if "import_error" in line and not imported:
-                    answers.import_error, answers.state = str(line["import_error"])[:300], "import error"
+                    answers.import_error, answers.state = plain(line["import_error"]), "import error"
                 imported = imported or "imported" in line
                 number = line.get("call")
                 if type(number) is not int or number in answers.values or number in answers.errors:
@@ -182,7 +188,7 @@ class Sandbox:
                 if "value" in line:
                     answers.values[number] = line["value"]
                 elif "error" in line:
-                    answers.errors[number] = str(line["error"])[:300]
+                    answers.errors[number] = plain(line["error"])
                     if line.get("missing") is True:
                         answers.missing.add(number)
             except (ValueError, TypeError, AttributeError, RecursionError):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 
 import numpy as np
 
@@ -156,3 +157,8 @@ def short(value) -> str:
     """A value in at most 80 characters."""
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def plain(text, most: int = 300) -> str:
+    """Text of a submission as it may stand in a report: at most `most` characters, all of which can be written."""
+    return re.sub(r"[^\S\n]|[\x00-\x09\x0b-\x1f\x7f]|[\ud800-\udfff\ufffe\uffff]", " ", str(text)[:most])
