@@ -37,5 +37,7 @@ def draw(exercise: str, seed: int) -> list[Case]:
 
 
 def guide_section(exercise: str, function: str) -> str:
-    """Where the guide explains what a task is about: a file and an anchor."""
-    return importlib.import_module(f"cases_{exercise}").GUIDE[function]
+    """Where the guide explains what a task is about: "guides/FILE.md, SECTION"."""
+    section = importlib.import_module(f"cases_{exercise}").GUIDE[function]
+    file = "pretrained_transformers_guide" if section[0].isdigit() else "evaluation_and_safety"
+    return f"guides/{file}.md, {section}"

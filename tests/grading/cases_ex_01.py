@@ -7,14 +7,13 @@ import random
 from cases import Case
 from values import Fixture
 
-MAIN = "guides/pretrained_transformers_guide.md"
-GUIDE = {  # where each task is explained
-    "find_word": f"{MAIN}, the chapter on tokens",
-    "baselines": f"{MAIN}, the chapter on BERT and fine-tuning",
-    "calibration_bins": "guides/evaluation_and_safety.md, on calibration",
-    "confident_mistakes": f"{MAIN}, the chapter on BERT and fine-tuning",
-    "word_influence": f"{MAIN}, the chapter on BERT and fine-tuning",
-    "sense_similarity": f"{MAIN}, on contextual vectors",
+GUIDE = {  # the section that explains each task
+    "find_word": "2.2 WordPiece",
+    "baselines": "12.2 Baselines",
+    "calibration_bins": "Calibration",
+    "confident_mistakes": "5.7 Fine-tuning with the Trainer",
+    "word_influence": "5.7 Fine-tuning with the Trainer",
+    "sense_similarity": "5.10 One word, many vectors",
 }
 GOOD = "great lovely warm funny sharp moving".split()
 BAD = "dull weak boring flat clumsy awful".split()

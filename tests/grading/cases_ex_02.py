@@ -8,15 +8,14 @@ from cases import Case
 from values import Fixture
 
 FILTER = ("transformers.TopKLogitsWarper", "transformers.TopPLogitsWarper", "transformers.MinPLogitsWarper")
-MAIN = "guides/pretrained_transformers_guide.md"
-GUIDE = {  # where each task is explained
-    "keep_top_k": f"{MAIN}, the chapter on decoding",
-    "keep_top_p": f"{MAIN}, the chapter on decoding",
-    "entropy": f"{MAIN}, the chapter on decoding",
-    "few_shot_prompt": f"{MAIN}, the chapter on prompting",
-    "label_log_prob": f"{MAIN}, the chapter on prompting",
-    "perplexity": f"{MAIN}, the chapter on perplexity",
-    "distinct_n": f"{MAIN}, the chapter on decoding",
+GUIDE = {  # the section that explains each task
+    "keep_top_k": "7.4 Sampling, and ways to tame it",
+    "keep_top_p": "7.4 Sampling, and ways to tame it",
+    "entropy": "7.1 From logits to a token",
+    "few_shot_prompt": "9.1 Zero-shot, one-shot and few-shot",
+    "label_log_prob": "9.5 Order, label words, and calibration",
+    "perplexity": "7.7 Perplexity: how surprised is the model?",
+    "distinct_n": "7.7 Perplexity: how surprised is the model?",
 }
 WORDS = "the a film story was very good bad slow plot actor end".split()
 

@@ -6,15 +6,14 @@ import random
 
 from cases import Case
 
-MAIN = "guides/pretrained_transformers_guide.md"
-GUIDE = {  # where each task is explained
-    "pack_blocks": f"{MAIN}, the chapter on fine-tuning a language model",
-    "characteristic_words": f"{MAIN}, the chapter on fine-tuning a language model",
-    "next_token_nll": f"{MAIN}, the chapter on perplexity",
-    "perplexity": f"{MAIN}, the chapter on perplexity",
-    "style_share": f"{MAIN}, the chapter on fine-tuning a language model",
-    "training_flops": "guides/worked_maths.md, on the cost of training",
-    "training_memory": "guides/worked_maths.md, on the cost of training",
+GUIDE = {  # the section that explains each task
+    "pack_blocks": "8.2 From documents to blocks",
+    "characteristic_words": "8.3 What is gained, and what is forgotten",
+    "next_token_nll": "6.1 Causal language modelling",
+    "perplexity": "7.7 Perplexity: how surprised is the model?",
+    "style_share": "8.3 What is gained, and what is forgotten",
+    "training_flops": "8.5 Memory and time of training",
+    "training_memory": "8.5 Memory and time of training",
 }
 WORDS = "list name value return film story class method actor plot".split()
 

@@ -7,14 +7,13 @@ import random
 from cases import Case
 from values import Fixture
 
-ASSISTANTS = "guides/building_assistants.md"
-GUIDE = {
-    "trim_history": f"{ASSISTANTS}, on conversations and their context",
-    "few_shot": "guides/pretrained_transformers_guide.md, the chapter on prompting",
-    "with_context": f"{ASSISTANTS}, on retrieval",
-    "parse_json": f"{ASSISTANTS}, on structured output",
-    "majority_vote": "guides/pretrained_transformers_guide.md, the chapter on prompting",
-    "rank_sections": f"{ASSISTANTS}, on retrieval",
+GUIDE = {  # the section that explains each task
+    "trim_history": "11.3 The context budget: trimming whole turns",
+    "few_shot": "9.1 Zero-shot, one-shot and few-shot",
+    "with_context": "11.6 Augment, cite, and check the citations",
+    "parse_json": "9.4 Structured output, checked in code",
+    "majority_vote": "9.3 Chain of thought and self-consistency",
+    "rank_sections": "11.5 Embedding and ranking in code",
 }
 WORDS = "what is a model token layer head mask prompt chat answer why how".split()
 

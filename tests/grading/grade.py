@@ -41,6 +41,14 @@ from values import decode, encode  # noqa: E402
 from utils.runtime import OneLineParser, UserError, run, whole_number  # noqa: E402
 from utils.session import write_whole  # noqa: E402
 
+# Grading one
+
+
+def empty_record(submission: Submission, seed: int) -> dict:
+    """The record of a submission that was not run."""
+    return {"submission": submission.name, "note": submission.note, "state": "missing", "score": 0.0, "max_score": 100,
+            "seed": seed, "measures": {}, "cases": []}
+
 
 class Grader:
     """A sandbox, the reference solution, and the cases of an exercise with their right values."""
@@ -81,10 +89,7 @@ class Grader:
 
     def grade(self, submission: Submission, junit: Path) -> dict:
         """The record of one submission: state, score, and what each case gave."""
-        record = {"submission": submission.name, "note": submission.note, "state": "missing", "score": 0.0,
-                  "max_score": 100, "seed": self.seed, "measures": self.measures, "cases": []}
-        if submission.file is None:
-            return record
+        record = empty_record(submission, self.seed) | {"measures": self.measures}
         answers = {}
         for task in self.tasks:
             numbers = [i for i, case in enumerate(self.cases) if case.function == task.function]
@@ -141,12 +146,12 @@ grader_of = functools.cache(Grader)  # one for each process
 
 def grade_one(submission: Submission, exercise: str, seed: int, out: Path, scratch: Path, identity: str) -> dict:
     """Grade a submission and keep its record; whatever goes wrong, there is a row."""
-    start = time.monotonic()
+    start, record = time.monotonic(), empty_record(submission, seed)
     try:
-        record = grader_of(exercise, seed, scratch).grade(submission, out / "junit" / f"{submission.name}.xml")
+        if submission.file:
+            record = grader_of(exercise, seed, scratch).grade(submission, out / "junit" / f"{submission.name}.xml")
     except Exception as error:  # a fault of ours must not cost the others their grades
-        record = {"submission": submission.name, "state": "grader error", "score": 0.0, "max_score": 100, "cases": [],
-                  "note": f"{type(error).__name__}: {error}", "seed": seed, "measures": {}}
+        record |= {"state": "grader error", "note": f"{type(error).__name__}: {error}"}
     record |= {"identity": identity, "seconds": time.monotonic() - start}
     write_whole(out / "records" / f"{submission.name}.json",
                 lambda p: p.write_text(json.dumps(record, indent=1), encoding="utf-8"))
@@ -204,13 +209,14 @@ def main(argv: list[str] | None = None) -> dict:
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="for grades and reports")
     parser.add_argument("--seed", type=whole_number, default=1, help="hidden inputs are drawn from it; keep it to "
                         "yourself, and the same for all (default: %(default)s)")
+    parser.add_argument("--single", action="store_true", help="the folder is one student's, whatever lies in it")
     parser.add_argument("-j", "--jobs", type=int, default=1, metavar="N", help="processes (default: %(default)s)")
     args = parser.parse_args(argv)
     if not 1 <= args.jobs <= 64:
         raise UserError("-j: give a number from 1 to 64")
     out = args.out.expanduser()
     with tempfile.TemporaryDirectory(prefix="grading-") as scratch:
-        submissions = find_submissions(args.what.expanduser(), args.exercise, Path(scratch))
+        submissions = find_submissions(args.what.expanduser(), args.exercise, Path(scratch), args.single)
         before = {s.name: record for s in submissions if (record := read_record(out, s.name))}
         try:
             records = grade_all(args.exercise, submissions, out, args.seed, args.jobs, Path(scratch))

@@ -10,7 +10,7 @@ EXPLAINED = {
     "too much": "it returned more data than is read",
     "too many processes": "it started too many processes",
     "dead": "the whole process was ended from inside",
-    "ended": "the process ended before this was reached (did it call exit?)",
+    "ended": "the process ended from inside (does it call exit?)",
 }
 
 
@@ -24,7 +24,9 @@ def test_case(case, expected, answers, points, record_property):
     if number in reply.errors:
         pytest.fail(f"it raised {reply.errors[number]}", pytrace=False)
     if number not in reply.values:
-        pytest.fail(EXPLAINED.get(reply.state, f"it was {reply.state}"), pytrace=False)
+        before = number - 1 in {-1, *reply.values, *reply.errors}
+        pytest.fail(EXPLAINED.get(reply.state, f"it was {reply.state}") if before else
+                    "it was not tried, since an earlier call of this task did not come back", pytrace=False)
     try:
         value = decode(reply.values[number])
         problem = case.check(expected, value) if case.check else difference(expected, value, case.tolerance)

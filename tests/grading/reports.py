@@ -18,6 +18,8 @@ def report(record: dict, exercise: str) -> str:
              f"**{record['score']:g} of {record['max_score']} points** ({record['state']})", ""]
     if record["note"]:
         lines += [f"Note: {record['note']}", ""]
+    if record["state"] in ("import error", "grader error"):
+        lines += ["Nothing could be tried: a person should look at this file.", ""]
     by_task: dict[str, list[dict]] = {}
     for row in record["cases"]:
         by_task.setdefault(row["task"], []).append(row)
@@ -25,10 +27,8 @@ def report(record: dict, exercise: str) -> str:
         got, of = (sum(row["points"] for row in rows if row["passed"] or all_) for all_ in (False, True))
         lines += [f"## Task {task}, `{rows[0]['function']}`: {got:g} of {of:g} points".replace(".0 ", " "), ""]
         for row in rows:
-            lines.append(f"- {'passed' if row['passed'] else '**not passed**'}: {row['case']}"
-                         + ("" if row["passed"] else f": {row['problem']}.")
-                         + (f" Likely cause: {row['hint']}." if row["hint"] and not row["passed"]
-                            and row["problem"] != "not written yet" else ""))
+            lines.append(f"- passed: {row['case']}" if row["passed"] else
+                         f"- **not passed**: {row['case']}: {explained(row)}")
         if got < of:
             lines.append(f"- read: {guide_section(exercise, rows[0]['function'])}")
         lines.append("")
@@ -37,7 +37,13 @@ def report(record: dict, exercise: str) -> str:
         lines += ["What the file printed, shortened:", "", "```text", printed, "```", ""]
     cage = ", ".join(f"{name}: {'yes' if held else 'no'}" for name, held in record["measures"].items()) \
         if record.get("measures") else ""
-    return "\n".join([*lines, f"Inputs were drawn with seed {record['seed']}. The cage on this computer: {cage}.", ""])
+    return "\n".join([*lines, f"What held the file's code in while it was graded: {cage or 'it was not run'}.", ""])
+
+
+def explained(row: dict) -> str:
+    """What is wrong in a case that was not passed, with its likeliest cause."""
+    told = not row["hint"] or row["problem"].startswith(("not written", "it was not tried", "counts when"))
+    return f"{row['problem']}." + ("" if told else f" Likely cause: {row['hint']}.")
 
 
 def gradescope(record: dict) -> dict:
@@ -48,7 +54,7 @@ def gradescope(record: dict) -> dict:
         {"name": f"Task {row['task']}, {row['function']}: {row['case']}", "number": row["task"],
          "score": round(row["points"], 3) if row["passed"] else 0.0, "max_score": round(row["points"], 3),
          "status": "passed" if row["passed"] else "failed",
-         "output": "" if row["passed"] else row["problem"] + (f" Likely cause: {row['hint']}." if row["hint"] else ""),
+         "output": "" if row["passed"] else explained(row),
          "visibility": "visible"} for row in record["cases"]]}
 
 

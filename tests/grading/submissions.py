@@ -27,23 +27,23 @@ class Submission:
     note: str = ""
 
 
-def find_submissions(where: Path, exercise: str, scratch: Path) -> list[Submission]:
+def find_submissions(where: Path, exercise: str, scratch: Path, single: bool = False) -> list[Submission]:
     """One submission for each student, with different names. Raises UserError if there is nothing to grade.
 
-    Of a folder or zip each entry is a student's, unless the exercise's own script lies directly in it. scratch: an
-    empty folder to unpack zips to.
+    Of a folder or zip each entry is a student's, unless the exercise's own script lies directly in it, or all of it is
+    a single student's. scratch: an empty folder to unpack zips to.
     """
     if not where.exists():
         raise UserError(f"{where}: there is no such file or folder")
     if where.is_file() and where.suffix.lower() not in (".py", ".zip"):
         raise UserError(f"{where}: give a .py file, a zip, or a folder of them")
-    if where.suffix.lower() == ".py" and where.is_file():
-        return [Submission(safe_name(where.stem), where)]
+    if single or where.suffix.lower() == ".py" and where.is_file():
+        return [choose(safe_name(where.resolve().stem), python_files(where, scratch), exercise)]
     folder = unpack(where, scratch) if where.is_file() else where
     while len(entries := visible(folder)) == 1 and entries[0].is_dir() and any(p.is_dir() for p in visible(entries[0])):
         folder = entries[0]  # the one folder of an unpacked download
     if (folder / script_of(exercise).name).is_file() and not any(p.is_dir() for p in entries):
-        return [Submission(safe_name(where.stem), folder / script_of(exercise).name)]
+        return [Submission(safe_name(where.resolve().stem), folder / script_of(exercise).name)]
     found: dict[str, Submission] = {}
     for entry in entries:
         if entry.name == "submission_metadata.yml":  # Gradescope's own
@@ -100,18 +100,25 @@ def unpack(archive: Path, scratch: Path) -> Path:
     """
     folder = scratch / str(sum(1 for _ in scratch.iterdir()))
     folder.mkdir()
+    taken: set[Path] = set()
     try:
         with zipfile.ZipFile(archive) as zipped:
             members = [member for member in zipped.infolist() if not member.is_dir()]
             if sum(member.file_size for member in members) > LARGEST_ZIP or len(members) > MOST_FILES:
                 raise UserError(f"{archive.name}: unpacked it is too large")
+            places: dict[tuple, Path] = {(): folder}  # where each path of the zip lies
             for member in members:
                 parts = PurePosixPath(member.filename.replace("\\", "/")).parts
-                target = folder.joinpath(*(safe_name(part) for part in parts))
-                if 0 < member.file_size <= LARGEST_FILE:
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    with zipped.open(member) as source, target.open("wb") as copy:
-                        shutil.copyfileobj(source, copy)
+                if member.file_size > LARGEST_FILE or any(part.startswith((".D", "._", "__MACOSX")) for part in parts):
+                    continue
+                for i, part in enumerate(parts):
+                    place = places[parts[:i]] / safe_name(part)
+                    while parts[:i + 1] not in places and place in taken:  # it differs in a sign that is replaced
+                        place = place.with_stem(place.stem + "+")
+                    taken.add(places.setdefault(parts[:i + 1], place))
+                places[parts].parent.mkdir(parents=True, exist_ok=True)
+                with zipped.open(member) as source, places[parts].open("wb") as copy:
+                    shutil.copyfileobj(source, copy)
     except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError, EOFError) as error:
         raise UserError(f"{archive.name}: cannot be unpacked ({error})") from None
     return folder

@@ -85,53 +85,52 @@ def difference(expected, got, tolerance: float = 1e-4, where: str = "the result"
     Numbers may be Python's, numpy's or torch's, of any precision; lists and tuples are the same; two numbers agree when
     they differ by at most tolerance * max(1, |expected|). The expected value itself is not told.
     """
+    def all_of(pairs) -> str:
+        return next(filter(None, (difference(a, b, tolerance, f"{where}[{key!r}]") for key, a, b in pairs)), "")
+
     if isinstance(got, Other):
         return f"{where} is a {got.kind}, which is no plain value"
     if isinstance(expected, dict):
         if not isinstance(got, dict):
-            return f"{where} should be a dict, and is a {name_of(got)}"
+            return f"{where} should be a dict, and is {kind_of(got)}"
         if set(expected) != set(got):
             return f"{where} has the keys {sorted(map(str, got))}, and should have {sorted(map(str, expected))}"
-        return next(filter(None, (difference(expected[key], got[key], tolerance, f"{where}[{key!r}]")
-                                  for key in expected)), "")
-    if isinstance(expected, (list, tuple)) and not numeric(expected):
-        got = list(got) if isinstance(got, np.ndarray) and got.ndim else got
+        return all_of((key, expected[key], got[key]) for key in expected)
+    if numeric(expected):
+        return number_difference(np.asarray(expected), got, tolerance, where)
+    got = got.tolist() if isinstance(got, (np.ndarray, np.generic)) else got
+    if isinstance(expected, (list, tuple)):
         if not isinstance(got, (list, tuple)):
-            return f"{where} should be a list or tuple, and is a {name_of(got)}"
+            return f"{where} should be a list or tuple, and is {kind_of(got)}"
         if len(expected) != len(got):
             return f"{where} has {len(got)} entries, and should have {len(expected)}"
-        return next(filter(None, (difference(a, b, tolerance, f"{where}[{i}]")
-                                  for i, (a, b) in enumerate(zip(expected, got, strict=True)))), "")
-    if expected is None or isinstance(expected, (str, bool)):
-        if type(expected) is not type(got) and not isinstance(got, np.ndarray | np.generic):
-            return f"{where} should be a {name_of(expected)}, and is a {name_of(got)}"
-        same = got.item() == expected if isinstance(got, np.ndarray) and got.size == 1 else \
-            isinstance(got, type(expected)) and got == expected
-        return "" if same else f"{where} is {short(got)}, which is not right"
-    return number_difference(np.asarray(expected), got, tolerance, where)
+        return all_of(zip(range(len(expected)), expected, got, strict=True))
+    if type(expected) is not type(got):
+        return f"{where} should be {kind_of(expected)}, and is {kind_of(got)}"
+    return "" if got == expected else f"{where} is {short(got)}, which is not right"
 
 
 def number_difference(expected: np.ndarray, got, tolerance: float, where: str) -> str:
     """`difference` for numbers and arrays of them."""
     if not numeric(got):
-        return f"{where} should be {'numbers' if expected.shape else 'a number'}, and is a {name_of(got)}"
+        return f"{where} should be {'numbers' if expected.shape else 'a number'}, and is {kind_of(got)}"
     got = np.asarray(got)
     if expected.shape != got.shape:
         return f"{where} has the shape {got.shape}, and should have {expected.shape}"
     a, b = expected.astype(float), got.astype(float)
-    if np.isnan(b).any() and not np.isnan(a).any():
+    if (np.isnan(b) & ~np.isnan(a)).any():
         return f"{where} contains nan (not a number): a division by zero, or the logarithm of 0?"
     finite = np.isfinite(a)
     if (finite != np.isfinite(b)).any() or (a[~finite] != b[~finite]).any():
-        count = int((~np.isfinite(b)).sum())
-        return f"{where} has {count} infinite entries, which are not where they should be"
+        return f"{where} has {(~np.isfinite(b)).sum()} infinite numbers, which are not where they should be"
     error = np.abs(a[finite] - b[finite])
     wrong = error > tolerance * np.maximum(1, np.abs(a[finite]))
     if not wrong.any():
         return ""
-    worst = b[finite][error.argmax()] if a.shape else float(b)
-    return (f"{where} is off by up to {error.max():.3g} in {int(wrong.sum())} of {a.size} numbers "
-            f"(for example {worst:.4g})") if a.shape else f"{where} is {worst:.6g}, off by {error.max():.3g}"
+    off = "" if expected.dtype.kind in "iub" else f", by up to {error.max():.3g}"
+    example = f"{b[finite][error.argmax()]:.6g}"
+    return f"{where} is wrong in {wrong.sum()} of {a.size} numbers{off}; one is {example}" if a.shape else \
+        f"{where} is {example}, which is not right{off.replace('by up to', 'by')}"
 
 
 def numeric(value) -> bool:
@@ -148,9 +147,10 @@ def numeric(value) -> bool:
     return isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in "iufb"
 
 
-def name_of(value) -> str:
-    """The name of a value's type for people."""
-    return "array" if isinstance(value, (np.ndarray, np.generic)) else "None" if value is None else type(value).__name__
+def kind_of(value) -> str:
+    """What a value is, for people: "a list", "an array", "None"."""
+    name = "array" if isinstance(value, (np.ndarray, np.generic)) else type(value).__name__
+    return "None" if value is None else f"a{'n' if name[0] in 'aeiou' else ''} {name}"
 
 
 def short(value) -> str:

@@ -213,9 +213,9 @@ def describe(error: BaseException, file: str) -> str:
         if trace.tb_frame.f_code.co_filename == file:
             line = trace.tb_lineno
         trace = trace.tb_next
-    if isinstance(error, SyntaxError):
-        line = error.lineno or 0
     text = " ".join(str(error).split())[:200]
+    if isinstance(error, SyntaxError):
+        line, text = error.lineno or 0, str(error.msg)[:200]
     return f"{type(error).__name__}: {text}" + (f" (line {line} of your file)" if line else "")
 
 
