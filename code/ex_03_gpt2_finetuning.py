@@ -56,6 +56,7 @@ def split_documents(documents: list[str], shares: dict[str, float],
     return {"train": left, **splits}
 
 
+# Task 3.1 (20 points)
 def pack_blocks(documents: list[list[int]], eos_token_id: int,
                 block_length: int) -> list[list[int]]:
     """Join the documents' tokens, each closed by the end-of-text token, and cut equal blocks.
@@ -66,8 +67,10 @@ def pack_blocks(documents: list[list[int]], eos_token_id: int,
     >>> pack_blocks([[5, 6, 7], [8, 9]], eos_token_id=0, block_length=3)
     [[5, 6, 7], [0, 8, 9]]
     """
+    # BEGIN SOLUTION
     row = [token for document in documents for token in (*document, eos_token_id)]
     return [row[i:i + block_length] for i in range(0, len(row) - block_length + 1, block_length)]
+    # END SOLUTION
 
 
 def words(text: str) -> list[str]:
@@ -75,6 +78,7 @@ def words(text: str) -> list[str]:
     return re.findall(r"\b[^\W\d]\w+", text.lower())
 
 
+# Task 3.2 (15 points)
 def characteristic_words(corpus: list[str], general: list[str], count: int = 200) -> list[str]:
     """The words that set one collection of texts apart from another, the most telling first.
 
@@ -82,6 +86,7 @@ def characteristic_words(corpus: list[str], general: list[str], count: int = 200
     count: Monroe, Colaresi and Quinn 2008, "Fightin' Words". A plain ratio of frequencies would put
     words first that occur once here and never there.
     """
+    # BEGIN SOLUTION
     ours, others = (Counter(words(" ".join(texts))) for texts in (corpus, general))
     n_ours, n_others = ours.total(), others.total()
 
@@ -91,11 +96,13 @@ def characteristic_words(corpus: list[str], general: list[str], count: int = 200
         return difference / math.sqrt(1 / a + 1 / b)
 
     return sorted(ours, key=lambda word: (-z_score(word), word))[:count]
+    # END SOLUTION
 
 
 # Part 2: perplexity and continuations
 
 
+# Task 3.3 (20 points)
 def next_token_nll(logits: torch.Tensor, input_ids: torch.Tensor) -> torch.Tensor:
     """Negative log-likelihood of each token given those before it.
 
@@ -103,20 +110,25 @@ def next_token_nll(logits: torch.Tensor, input_ids: torch.Tensor) -> torch.Tenso
     the forecast of token i + 1, and nothing forecasts the first token, so the result is
     (batch, length - 1), in nats. Even odds for the right token cost log 2 = 0.69.
     """
+    # BEGIN SOLUTION
     import torch
 
     nll = torch.nn.functional.cross_entropy(
         logits[:, :-1].float().flatten(0, 1), input_ids[:, 1:].flatten(), reduction="none")
     return nll.view(len(input_ids), -1)
+    # END SOLUTION
 
 
+# Task 3.4 (15 points)
 def perplexity(nll: torch.Tensor) -> float:
     """exp of the mean loss per token: among how many equally likely tokens the model hesitates.
 
     nll: any number of token losses in nats; losses of log 50 throughout give 50. Only comparable
     for the same text, tokenizer and context length.
     """
+    # BEGIN SOLUTION
     return float(nll.mean().exp())
+    # END SOLUTION
 
 
 def held_out_perplexity(model, blocks: list[list[int]], eos_token_id: int,
@@ -230,14 +242,17 @@ def make_trainer(session, model, blocks: dict[str, list[list[int]]], eos_token_i
 # Part 4: what was learned, and what forgotten
 
 
+# Task 3.5 (10 points)
 def style_share(texts: list[str], characteristic: list[str]) -> float:
     """Share of the texts' words that are among the characteristic ones.
 
     >>> style_share(["A list of names", "the film"], ["list", "names"])
     0.4
     """
+    # BEGIN SOLUTION
     found, wanted = words(" ".join(texts)), set(characteristic)
     return sum(word in wanted for word in found) / max(1, len(found))
+    # END SOLUTION
 
 
 def compare(before: dict, after: dict, corpus: dict[str, list[str]],
@@ -261,6 +276,7 @@ def compare(before: dict, after: dict, corpus: dict[str, list[str]],
 # Part 5: what it costs
 
 
+# Task 3.6 (10 points)
 def training_flops(trainable: int, parameters: int, tokens: int) -> int:
     """Floating-point operations of training on so many tokens: 6 N D when all N are trained.
 
@@ -269,16 +285,21 @@ def training_flops(trainable: int, parameters: int, tokens: int) -> int:
     weights do without (Kaplan et al. 2020, arXiv 2001.08361, section 2.1). So LoRA does about two
     thirds of the work: training_flops(10, 10, 1) is 60, training_flops(0, 10, 1) is 40.
     """
+    # BEGIN SOLUTION
     return (4 * parameters + 2 * trainable) * tokens
+    # END SOLUTION
 
 
+# Task 3.7 (10 points)
 def training_memory(trainable: int, parameters: int) -> int:
     """Bytes for weights, gradients and Adam in fp32, without the activations.
 
     A weight takes 4 bytes, and a trained one 12 more: its gradient and Adam's two moments (Kingma
     and Ba 2015, arXiv 1412.6980). training_memory(10, 10) is 160, training_memory(0, 10) is 40.
     """
+    # BEGIN SOLUTION
     return 4 * parameters + 12 * trainable
+    # END SOLUTION
 
 
 def larger_models(trainable: int, parameters: int, tokens: int,

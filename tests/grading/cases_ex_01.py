@@ -57,6 +57,9 @@ def draw(rng: random.Random) -> list[Case]:
         Case("baselines", "words in test that train does not have", [
             reviews(31, 0.6), {"text": ["zebra lovely", "zebra awful", "xylophone"], "label": [1, 0, 1]}],
              hint="the vocabulary comes from train", tolerance=1e-3),
+        Case("baselines", "texts without words", [
+            {"text": ["a", "b !", "?"], "label": [1, 0, 1]}, {"text": ["a", "c"], "label": [1, 0]}],
+             hint='then "tfidf" is None'),
     ]
     confidence = numbers.uniform(0.5, 1, 60)
     right = numbers.uniform(size=60) < confidence

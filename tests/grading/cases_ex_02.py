@@ -95,6 +95,7 @@ def draw(rng: random.Random) -> list[Case]:
              hint="different n-grams over all n-grams"),
         Case("distinct_n", "pairs of words in three texts", [words, 2], 2,
              "no n-gram crosses from one text to another"),
+        Case("distinct_n", "a pair that comes twice", [[["a", "b", "a", "b"]], 2], hint="n-grams overlap"),
         Case("distinct_n", "texts shorter than n", [[["a"], []], 2], hint="0 where there is no n-gram"),
     ]
     return [*filters, *entropies, *prompts, *scores, *perplexities, *diversity]

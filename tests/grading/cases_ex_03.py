@@ -42,12 +42,16 @@ def draw(rng: random.Random) -> list[Case]:
     ]
     ours = [text(30, WORDS[:3] + WORDS[6:8] + WORDS), text(20)]
     others = [text(40, WORDS[3:6] + WORDS[8:] + WORDS)]
+    rare = [a + b + c for a in "bcdfgh" for b in "aeiou" for c in "nt"]
     told = [
         Case("characteristic_words", "two collections", [ours, others, 5], 3,
              "z-score of the difference in log-odds, half an occurrence added to each count", public=True),
         Case("characteristic_words", "a rare word and a frequent one", [
             ["list " * 40 + "zebra " + "film " * 5], ["film " * 40 + "list " * 4], 3], 2,
              "divide by the square root of 1/a + 1/b: a word that occurs once tells little"),
+        Case("characteristic_words", "many rare words, collections of unequal size", [
+            [text(120, rare)], [text(250, rare), text(60, rare[:9])], 60], 2,
+             "half an occurrence more in both counts, and the sizes of both collections"),
         Case("characteristic_words", "all words", [ours, others], hint="at most count words"),
         Case("characteristic_words", "equals", [["beta alpha"], ["gamma"], 2],
              hint="among equals the order of letters"),
