@@ -168,7 +168,7 @@ def few_shot(part: dict):
                       label=way)
         for axes, style, kind in ((middle, "o-", "by_shots"), (right, "o", "by_order")):
             shares = [row[way]["says_positive"] for row in part[kind].values()]
-            axes.plot(list(part[kind]), shares, style, label=way)
+            axes.plot(list(part[kind]), shares, style, markersize=(9, 5)[i], label=way)
     left.axhline(part["majority"], linestyle="--", color="grey", label="commoner label")
     left.set_xticks(range(len(part["by_shots"])), list(part["by_shots"]))
     left.set(xlabel="examples in the prompt", ylabel="accuracy",
@@ -216,13 +216,15 @@ def quality(prompts: list[str], texts: dict, part: dict, folder: Path) -> None:
 def diversity(points: dict[str, dict]):
     """Diversity against perplexity, every point with its name beside it."""
     fig, axes = figure(figsize=(6.8, 4.6))
-    for i, (name, row) in enumerate(points.items()):
-        place = row["perplexity"], row["distinct_2"]
+    from_left = sorted(points, key=lambda name: points[name]["perplexity"])
+    for i, name in enumerate(from_left):  # names above and below in turn, for neighbours' sake
+        place = points[name]["perplexity"], points[name]["distinct_2"]
         axes.scatter(*place, marker="os^Dv<>p*X"[i % 10], s=60)
-        axes.annotate(name, place, (7, 5), textcoords="offset points", fontsize=8)
+        axes.annotate(name, place, (0, (8, -15)[i % 2]), textcoords="offset points", ha="center",
+                      fontsize=8)
     axes.set(xscale="log", xlabel="perplexity under the model (median, log scale)",
              ylabel="distinct-2", title="Diversity and predictability of generated text")
-    axes.margins(x=0.2, y=0.1)
+    axes.margins(x=0.15, y=0.15)
     low, high = axes.get_xlim()
     ticks = [t for t in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if low <= t <= high]
     axes.set_xticks(ticks, ticks, minor=False)
