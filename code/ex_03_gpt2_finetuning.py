@@ -82,9 +82,11 @@ def words(text: str) -> list[str]:
 def characteristic_words(corpus: list[str], general: list[str], count: int = 200) -> list[str]:
     """The words that set one collection of texts apart from another, the most telling first.
 
-    Ranked by the z-score of the difference in a word's log-odds, half an occurrence added to each
-    count: Monroe, Colaresi and Quinn 2008, "Fightin' Words". A plain ratio of frequencies would put
-    words first that occur once here and never there.
+    Ranked by the z-score of the difference in a word's log-odds: Monroe, Colaresi and Quinn 2008,
+    "Fightin' Words". The odds are its occurrences over those of all other `words`, with half a one
+    added to both; the variance is 1 over the word's, summed over both collections. Equals stand in
+    the order of their letters. A plain ratio of frequencies would put words first that occur once
+    here and never there.
     """
     # BEGIN SOLUTION
     ours, others = (Counter(words(" ".join(texts))) for texts in (corpus, general))
@@ -244,7 +246,7 @@ def make_trainer(session, model, blocks: dict[str, list[list[int]]], eos_token_i
 
 # Task 3.5 (10 points)
 def style_share(texts: list[str], characteristic: list[str]) -> float:
-    """Share of the texts' words that are among the characteristic ones.
+    """Share of the texts' `words` that are among the characteristic ones; 0 without words.
 
     >>> style_share(["A list of names", "the film"], ["list", "names"])
     0.4

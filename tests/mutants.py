@@ -40,15 +40,20 @@ def read(exercise: str) -> list[tuple[str, bool, str, str]]:
     return [(name, mark == "#=", lines(old), lines(new)) for mark, name, old, new in MUTANT.findall(text)]
 
 
-def apply(source: str, old: str, new: str) -> str:
-    """The script with the old lines, whatever their indentation, replaced. Raises ValueError unless they occur once."""
+def place(source: str, old: str) -> re.Match:
+    """Where the old lines stand in a script, whatever their indentation. Raises ValueError unless they occur once."""
     pattern = "".join(rf"(?m:^)(?P<i{i}> *){re.escape(line)}\n" for i, line in enumerate(old.splitlines()))
     found = list(re.finditer(pattern, source))
     if len(found) != 1:
         raise ValueError(f"these lines occur {len(found)} times, not once:\n{old}")
-    indent = found[0]["i0"]
-    changed = "".join(f"{indent}{line}\n" for line in new.splitlines())
-    return source[:found[0].start()] + changed + source[found[0].end():]
+    return found[0]
+
+
+def apply(source: str, old: str, new: str) -> str:
+    """The script with the old lines replaced, at the indentation of the first of them."""
+    found = place(source, old)
+    changed = "".join(f"{found['i0']}{line}\n" for line in new.splitlines())
+    return source[:found.start()] + changed + source[found.end():]
 
 
 def is_killed(job: tuple) -> bool:
@@ -86,14 +91,14 @@ def main(argv: list[str] | None = None) -> int:
         importlib.import_module(name)
     jobs = [(exercise, *mutant) for exercise in args.exercises for mutant in read(exercise)]
     with multiprocessing.get_context("fork").Pool(args.jobs, maxtasksperchild=1) as pool:
-        killed = pool.map(is_killed, jobs, chunksize=1)
+        killed = []
+        for job, dead in zip(jobs, pool.imap(is_killed, jobs), strict=True):
+            killed.append(dead)
+            print(f"{job[0]}, {job[1]}: {'killed' if dead else 'SURVIVED' + ', as expected' * job[2]}", flush=True)
     counted = [(job, dead) for job, dead in zip(jobs, killed, strict=True) if not job[2]]
     for exercise in args.exercises:
         mine = [dead for job, dead in counted if job[0] == exercise]
         print(f"{exercise}: {sum(mine)} of {len(mine)} killed")
-    for (exercise, name, allowed, *_), dead in zip(jobs, killed, strict=True):
-        if not dead:
-            print(f"  survived, {exercise}: {name}" + " (as expected)" * allowed)
     share = sum(dead for _, dead in counted) / len(counted)
     print(f"{share:.1%} of {len(counted)} mutants killed")
     return 0 if share >= 0.95 else 1

@@ -52,6 +52,12 @@ def draw(rng: random.Random) -> list[Case]:
         Case("characteristic_words", "many rare words, collections of unequal size", [
             [text(120, rare)], [text(250, rare), text(60, rare[:9])], 60], 2,
              "half an occurrence more in both counts, and the sizes of both collections"),
+        Case("characteristic_words", "two words", [["film" + " list" * 6], ["film" + " list" * 5], 2],
+             hint="odds: a word's count over that of all others, half an occurrence more in both"),
+        Case("characteristic_words", "a word that the others never say", [["film" + " list" * 5], ["list list"], 2],
+             hint="odds: a word's count over that of all others, half an occurrence more in both"),
+        Case("characteristic_words", "more than 200 words", [
+            [" ".join(a + b for a in rare for b in "abcd")], ["film"]], hint="count says how many there are at most"),
         Case("characteristic_words", "all words", [ours, others], hint="at most count words"),
         Case("characteristic_words", "equals", [["beta alpha"], ["gamma"], 2],
              hint="among equals the order of letters"),
@@ -74,6 +80,7 @@ def draw(rng: random.Random) -> list[Case]:
         Case("style_share", "capitals and signs", [["A List, of NAMES!", "the film."], ["list", "names"]], 2,
              "use `words`, which makes them small and drops the signs"),
         Case("style_share", "no words", [["1 2 3", ""], ["list"]], hint="0, and no division by zero"),
+        Case("style_share", "one word", [["List"], ["list"]], hint="1 of 1"),
         Case("style_share", "a word that occurs often", [["list list list film"], ["list", "list"]],
              hint="each occurrence counts"),
     ]
