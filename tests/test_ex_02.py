@@ -84,6 +84,7 @@ def test_filters_on_known_numbers_leave_their_input_alone():
 def test_entropy_of_known_distributions():
     assert ex.entropy(torch.zeros(4)).item() == pytest.approx(2), "four equal chances have two bits"
     assert ex.entropy(torch.tensor([0.0, -math.inf])).item() == 0, "a certain token has none"
+    assert ex.entropy(torch.zeros(2, 3, 4)).tolist() == [[2, 2, 2]] * 2, "each row has its own"
 
 
 def test_the_next_token_is_what_the_last_position_predicts(tiny):

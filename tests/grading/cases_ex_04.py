@@ -50,7 +50,7 @@ def draw(rng: random.Random) -> list[Case]:
         Case("trim_history", "a long turn among short ones", [head, unequal, question, size([*head, *unequal[4:],
              question]) + 20, count], 2, "a newer turn never goes while an older one stays"),
     ]
-    messages, examples = [said("system", 4), said("user", 5)], [
+    messages, examples = [said("system", 4), *turns(1), said("user", 5)], [
         {"user": f"{rng.choice(WORDS)} {i}", "assistant": f"answer {i}"} for i in range(2)]
     shots = [
         Case("few_shot", "two examples", [messages, examples], 2, public=True,
@@ -110,6 +110,7 @@ def draw(rng: random.Random) -> list[Case]:
         ("a key too many", '{"a": 1, "b": 2}', ["a"], 1, "no other keys", False),
         ("a list instead of an object", "[1, 2]", ["a"], 1, "with keys, it must be an object", False),
         ("any value", "[1, 2]", [], 1, "without keys, any JSON will do", False),
+        ("an object with whatever keys", '{"x": 1}', [], 1, "without keys, any JSON will do", False),
         ("NaN", '{"a": NaN}', ["a"], 1, "NaN is not JSON, though Python reads it", False))]
     votes = [rng.choice(["41", "42", "43"]) for _ in range(9)] + ["42"] * 5
     voting = [
