@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from utils.runtime import UserError
 TEMPLATE = ("{% for m in messages %}{% if m.role == 'tool' %}{{ raise_exception('no tools') }}{% endif %}"
             "{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>' + '\n' }}{% endfor %}"
             "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}")
-ANSWER = Options(max_new_tokens=20)
+ANSWER = Options(max_new_tokens=20, temperature=0)
 
 
 def checkpoint_of(folder, **settings) -> checkpoints.Checkpoint:
@@ -311,11 +312,64 @@ def test_sampling_follows_the_seed(backend):
         return answer(backend, messages, Options(20, temperature, seed))[1].text
 
     assert text(1.0, 1) == text(1.0, 1) != text(1.0, 2)
-    assert text(0, 1) == text(None, 2) == generated(backend, messages)
+    assert text(0, 1) == text(0, 2) == generated(backend, messages)
     torch.manual_seed(3)
     first, second = text(1.0, None), text(1.0, None)
     torch.manual_seed(3)
     assert first == text(1.0, None) != second, "without a seed of its own, torch's is followed"
+
+
+def test_without_a_temperature_the_models_own_sampling_counts(backend, checkpoint, monkeypatch):
+    seen = []
+    monkeypatch.setattr(local, "choose", lambda _, *sampling: seen.append(sampling[:2]) or 5)
+    for settings in ({}, {"do_sample": True, "temperature": 0.7, "top_p": 0.5}):
+        backend.model.generation_config.update(**settings)
+        backend.model.save_pretrained(checkpoint.folder)
+        answer(Local(checkpoint), said("You are brief.", "One?"), Options(1))
+    (checkpoint.folder / "generation_config.json").unlink()
+    answer(backend, said("You are brief.", "One?"), Options(1, temperature=0))
+    assert seen == [(0.2, 0.9), (0.7, 0.5), (0, 0.9)]
+
+
+@pytest.mark.parametrize(("top_p", "kept"), [(0.4, {2}), (0.5, {2}), (0.7, {2, 0}), (0.81, {2, 0, 3}),
+                                             (1.0, {0, 1, 2, 3})])
+def test_the_fewest_likeliest_tokens_that_reach_top_p_are_drawn_from(top_p, kept):
+    logits = torch.tensor([0.3, 0.05, 0.5, 0.15]).log()
+    generator = torch.Generator().manual_seed(0)
+    drawn = [local.choose(logits, 1.0, top_p, generator) for _ in range(300)]
+    assert set(drawn) == kept
+    share = drawn.count(2) / 300
+    expected = 0.5 / sum(logits.exp()[list(kept)]).item()
+    assert abs(share - expected) < 0.1, "the rest keeps its proportions"  # 3.4 standard errors
+    hot = [local.choose(logits, 2.0, 1.0, generator) for _ in range(300)].count(2) / 300
+    assert hot < 0.47, "a temperature above 1 flattens: 0.38 is expected"
+
+
+@pytest.mark.parametrize(("text", "pieces", "whole"), [
+    ("<think>2 and 2</think>\n4.", "4.", "4."), ("4.", "4.", "4."), ("<think>hm", "", "")])
+def test_thoughts_are_no_answer(backend, monkeypatch, text, pieces, whole):
+    script(backend, monkeypatch, text)
+    seen, reply = answer(backend, said("You are brief.", "2 + 2?"), Options(60))
+    assert ("".join(seen), reply.text) == (pieces, whole)
+    assert len(seen) > len(text) // 2, "while it thinks it must be stoppable"
+    script(backend, monkeypatch, text)
+    _, reply = answer(backend, said("You are brief.", "2 + 2?"), Options(8))
+    assert reply.finish_reason == ("length" if "think" in text else "stop")
+    assert "think" not in reply.text
+
+
+def test_thoughts_that_the_template_has_opened_are_no_answer(backend, monkeypatch):
+    template = backend.tokenizer.chat_template
+    monkeypatch.setattr(backend.tokenizer, "chat_template",
+                        template.replace("assistant\n'", "assistant\n<think>\n'"))
+    script(backend, monkeypatch, "2 and 2</think>4.")
+    assert answer(backend, said("You are brief.", "2 + 2?"), Options(60))[1].text == "4."
+
+
+def test_the_cache_is_named_as_this_transformers_wants_it(backend, recwarn):
+    answer(backend, said("You are brief.", "One?"))
+    assert not [w for w in recwarn if "past_key_values" in str(w.message)]
+    assert backend._cache_name in inspect.signature(LlamaForCausalLM.forward).parameters
 
 
 # What can be loaded
@@ -350,7 +404,7 @@ def test_an_8_bit_weight_is_off_by_half_a_step_at_the_most(outputs, inputs, bias
     linear.weight.data[:, 8] = 0
     small = Int8Linear(linear)
     for block in range(0, outputs, local.BLOCK):
-        exact, close = (layer.weight[block:block + local.BLOCK] for layer in (linear, small))
+        exact, close = (weight[block:block + local.BLOCK] for weight in (linear.weight, small.weight()))
         least, largest = exact.amin(0).clamp(max=0), exact.amax(0).clamp(min=0)  # the last block is filled up with 0
         assert ((close - exact).abs() <= 0.501 * (largest - least) / 255 + 1e-7).all()
     x = torch.randn(5, inputs)

@@ -13,25 +13,31 @@ import time
 import pytest
 
 import ex_04_ai_assistant as ex
-from assistant.backends import BackendError, Options, Scripted
-from assistant.terminal import Terminal
+from assistant.backends import BackendError, Options, Reply, Scripted
+from assistant.conversation import Source, Turn
+from assistant.terminal import COMMANDS, Terminal, as_text, is_interactive
+from assistant.turn import Chat
 from utils import course_data, reporting
-from utils.runtime import REPOSITORY
+from utils.runtime import REPOSITORY, UserError
 
 DATA = course_data.load_conversations()
 
 
-@pytest.fixture
-def chat(tmp_path, monkeypatch, capfd):
-    """chat(lines, answers) types the lines; returns (what is on the screen, the back end, the assistant, failures).
+def chat_with(backend) -> Chat:
+    return Chat(backend, DATA, ex.TECHNIQUES, Options(50, seed=1))
 
-    A line may be an exception, which the prompt then raises.
+
+@pytest.fixture
+def play(tmp_path, monkeypatch, capfd):
+    """play(lines, answers) types the lines; returns (what is on the screen, the back end, the chat).
+
+    A line may be an exception, which the prompt then raises. Failures of a pipe are in `play.error`.
     """
     monkeypatch.setenv("COLUMNS", "500")
     monkeypatch.setattr(reporting, "_console", None)  # an earlier one has another width
 
-    def play(lines, answers=(), interactive=True, assistant=None, claim=None):
-        assistant = assistant or ex.Assistant(Scripted(answers, 1000), DATA, Options(50, seed=1))
+    def run(lines, answers=(), interactive=True, chat=None):
+        chat, run.error = chat or chat_with(Scripted(answers, 1000)), ""
         queue = iter(lines)
 
         def typed(prompt=""):
@@ -42,78 +48,73 @@ def chat(tmp_path, monkeypatch, capfd):
             return line
 
         monkeypatch.setattr(builtins, "input", typed)
-        terminal = Terminal(assistant, tmp_path / "chats", claim, interactive)
-        failures = terminal.run()
+        try:
+            Terminal(chat, ex.ask, tmp_path / "chats", interactive).run()
+        except UserError as error:
+            run.error = str(error)
         captured = capfd.readouterr()
-        return captured.out + captured.err, assistant.backend, assistant, failures
+        return captured.out + captured.err, chat.backend, chat
 
-    return play
-
-
-def test_a_conversation(chat):
-    screen, backend, assistant, failures = chat(["My name is Priya.", "  ", "What is my name?"], ["Hello.", "Priya."])
-    assert "Hello." in screen and "Priya." in screen and failures == 0
-    assert [m["content"] for m in backend.sent[1]] == ["My name is Priya.", "Hello.", "What is my name?"]
-    assert len(assistant.conversation.turns) == 2, "the empty line should not be sent"
+    return run
 
 
-@pytest.mark.parametrize("end", [EOFError(), KeyboardInterrupt(), "/quit", "/QUIT"])
-def test_leaving_is_quiet(chat, end):
-    screen, *_ = chat(["Hi", end, "never reached"], ["Hello."])
-    assert "Hello." in screen and "Traceback" not in screen
+def test_a_conversation(play):
+    screen, backend, chat = play(["My name is Priya.", "  ", "My name?"], ["Hello.", "Priya."])
+    assert "Hello." in screen and "Priya." in screen and "tokens after" in screen
+    assert [m["content"] for m in backend.sent[1]] == ["My name is Priya.", "Hello.", "My name?"]
+    assert len(chat.conversation.turns) == 2, "the empty line should not be sent"
 
 
-def test_system_prompt_and_persona_survive_a_reset(chat):
-    _, backend, assistant, _ = chat(["/system Be brief.", "Hi", "/reset", "Hi"], ["a", "b"])
+@pytest.mark.parametrize("end", [EOFError(), KeyboardInterrupt(), "/quit", "/EXIT"])
+def test_leaving_is_quiet(play, end):
+    screen, *_ = play(["Hi", end, "never reached"], ["Hello."])
+    assert "Hello." in screen and not play.error
+
+
+def test_system_prompt_and_persona_survive_a_reset(play):
+    _, backend, _ = play(["/system Be brief.", "Hi", "/reset", "Hi"], ["a", "b"])
     assert [m["content"] for m in backend.sent[1]] == ["Be brief.", "Hi"]
-    screen, backend, assistant, _ = chat(["/persona socratic", "/reset", "Hi", "/persona"], ["a"])
-    assert backend.sent[0][0] == {"role": "system", "content": DATA["personas"]["socratic"]["system"]}
-    assert assistant.conversation.persona == "socratic"
-    assert all(name in screen for name in DATA["personas"])
+    screen, backend, chat = play(["/persona socratic", "/reset", "Hi", "/persona"], ["a"])
+    assert backend.sent[0][0]["content"] == DATA["personas"]["socratic"]["system"]
+    assert chat.conversation.persona == "socratic" and all(name in screen for name in DATA["personas"])
 
 
-def test_commands_that_are_unknown_or_wrong_reach_no_model(chat):
-    lines = ["/frobnicate", "/", "/ hello", "/retry", "/persona pirate", "/technique magic", "/technique plain x",
-             "/technique few-shot nothing", "/technique retrieval", "/save", "/save ../up", "/save a b", "/save con",
-             "/load nobody", "/load ../../etc/passwd", "/save .hidden"]
-    screen, backend, _, failures = chat(lines)
-    assert backend.sent == [] and failures == len(lines), screen
-    for said in ("no command /frobnicate", "nothing to ask again", "no persona 'pirate'", "no technique 'magic'",
-                 "takes a name", "'../up' cannot be the name", "none is saved yet", "'con' cannot be"):
-        assert said in screen, f"{said!r} is missing"
+@pytest.mark.parametrize(("line", "expected"), [
+    ("/frobnicate", "no command /frobnicate"), ("/", "no command /"), ("/ hello", "no command /"),
+    ("/retry", "nothing to ask again"), ("/persona pirate", "no persona 'pirate'"),
+    ("/technique magic", "no technique 'magic'"), ("/technique plain x", "plain takes no 'x'"),
+    ("/technique few-shot nothing", "no set of examples 'nothing'"), ("/technique retrieval", "no guide"),
+    ("/save", "takes a name"), ("/save ../up", "'../up' cannot be the name"), ("/save a b", "takes a name"),
+    ("/save con", "'con' cannot be"), ("/save .hidden", "'.hidden' cannot be"),
+    ("/load nobody", "none is saved yet"), ("/load ../../etc/passwd", "cannot be the name")])
+def test_commands_that_are_unknown_or_wrong_reach_no_model(play, line, expected):
+    screen, backend, _ = play([line], interactive=False)
+    assert backend.sent == [] and expected in screen and play.error.startswith("1 of the lines")
 
 
-def test_two_slashes_send_a_text_that_begins_with_one(chat):
-    _, backend, *_ = chat(["//etc is a folder?"], ["Yes."])
+def test_two_slashes_send_a_text_that_begins_with_one(play):
+    _, backend, _ = play(["//etc is a folder?"], ["Yes."])
     assert backend.sent[0][0]["content"] == "/etc is a folder?"
 
 
-def test_the_list_of_commands_is_what_there_is(chat):
-    screen, *_ = chat(["/help"])
-    for name in "help system persona technique reset history retry save load tokens quit".split():
-        assert f"/{name}" in screen
+def test_every_command_is_listed_and_there(play):
+    screen, *_ = play(["/help", *(f"/{name}" for name in COMMANDS if name not in ("quit", "save", "retry"))])
+    assert all(f"/{name}" in screen for name in COMMANDS) and "there is no" not in screen
 
 
-def test_a_fault_is_one_sentence_and_retry_asks_again(chat):
-    answers = ["First.", BackendError("The server is not running: start it."),
+def test_a_fault_is_one_sentence_and_retry_asks_again(play):
+    answers = ["First.", BackendError("Not running: start it."),
                ("Half an ans", BackendError("Cut off.")), "Whole."]
-    screen, backend, assistant, failures = chat(["one", "two", "/history", "/retry", "/retry"], answers)
-    assert "The server is not running: start it. Nothing of this turn is kept; /retry asks again." in screen
-    assert "Cut off." in screen and "Whole." in screen and failures == 2
-    assert [turn.user for turn in assistant.conversation.turns] == ["one", "two"]
-    assert backend.sent[1] == backend.sent[2] == backend.sent[3], "/retry should send the same messages"
-
-
-def test_retry_of_a_good_answer_replaces_it(chat):
-    screen, backend, assistant, _ = chat(["Hi", "/retry"], ["Hello.", "Good day."])
-    assert [turn.assistant for turn in assistant.conversation.turns] == ["Good day."]
-    screen, *_ = chat(["Hi", "/retry"], ["Hello.", "Hello."])
-    assert "--temperature" in screen, "it should say why the answer is the same again"
+    screen, backend, chat = play(["one", "two", "/history", "/retry", "/retry", "x " * 2000], answers)
+    assert "Not running: start it. Nothing of this turn is kept; /retry asks again." in screen
+    assert "Cut off." in screen and "Whole." in screen and "does not fit" in screen
+    assert [turn.user for turn in chat.conversation.turns] == ["one", "two"]
+    assert backend.sent[1] == backend.sent[2] == backend.sent[3], "/retry should send the same"
 
 
 @pytest.mark.parametrize("after", [0, 2])
-def test_ctrl_c_during_an_answer_stops_only_the_answer(chat, after):
-    class Twice(Scripted):
+def test_ctrl_c_during_an_answer_stops_only_the_answer(play, after):
+    class Stopped(Scripted):
         def stream(self, messages, options):
             if not self.sent:
                 self.sent.append(messages)
@@ -121,77 +122,66 @@ def test_ctrl_c_during_an_answer_stops_only_the_answer(chat, after):
                 raise KeyboardInterrupt
             return (yield from super().stream(messages, options))
 
-    assistant = ex.Assistant(Twice(["Later."], 1000), DATA, Options(50))
-    screen, _, _, failures = chat(["count", "go on"], assistant=assistant)
-    turns = [(turn.user, turn.assistant, turn.finish_reason) for turn in assistant.conversation.turns]
+    screen, _, chat = play(["count", "go on"], chat=chat_with(Stopped(["Later."], 1000)))
+    turns = [(turn.user, turn.assistant, turn.finish_reason) for turn in chat.conversation.turns]
     kept = [("count", "One two ", "stopped")] if after else []
     assert turns == [*kept, ("go on", "Later.", "stop")], screen
-    assert ("(stopped; kept" if after else "(stopped before it began") in screen and failures == 0
+    assert ("(stopped; kept" if after else "(stopped before it began") in screen
 
 
-def test_what_the_model_writes_cannot_steer_the_terminal(chat):
+def test_what_the_model_writes_cannot_steer_the_terminal(play):
     class Split(Scripted):
         def stream(self, messages, options):
-            yield from ("safe \x1b", "]0;title\x07", "\x9b31m", "\u202egnp.exe", "\r\x08 end")
-            return (yield from Scripted([""]).stream(messages, options))
+            pieces = ("safe \x1b", "]0;title\x07", "\x9b31m", "\u202egnp.exe", "\r\x08 end")
+            yield from pieces
+            return Reply("".join(pieces), "stop")
 
-    screen, *_ = chat(["Hi", "/history"], assistant=ex.Assistant(Split([]), DATA, Options(50)))
+    screen, *_ = play(["Hi", "/history"], chat=chat_with(Split([])))
     assert screen.count("safe ]0;title31mgnp.exe end") == 2, screen
     assert not set(screen) & set("\x07\x9b\u202e\x08\r"), "a control character reached the terminal"
 
 
-def test_what_was_left_out_or_cut_is_said_below_the_answer(chat):
-    assistant = ex.Assistant(Scripted(["a " * 60, "b", "c " * 100], 210), DATA, Options(90))
-    screen, *_ = chat(["word " * 30, "word " * 60, "more"], assistant=assistant)
-    assert "left out the oldest 1 turn, which did not fit" in screen
-    assert "stopped at the length limit of 90 tokens" in screen
-    assert "tokens after" in screen
+def test_the_guides_words_are_told_from_the_models():
+    turn = Turn("q", "Mine.", sources=[Source("7.2 Top-p", "g.md#72-top-p", "The nucleus."),
+                                       Source("7.1 Top-k", "g.md#71-top-k")])
+    text = as_text(turn)
+    places = [text.index(part) for part in (
+        "The guide says in 7.2 Top-p (guides/g.md#72-top-p)", "The nucleus.", "7.1 Top-k",
+        "In the model's own words:", "Mine.")]
+    assert places == sorted(places) and as_text(Turn("q", "Mine.")) == "Mine."
 
 
-def test_a_message_longer_than_the_context_is_refused_and_harms_nothing(chat):
-    screen, backend, assistant, _ = chat(["Hi", "word " * 2000, "Bye"], ["Hello.", "Bye."])
-    assert "does not fit into the model's context" in screen and len(backend.sent) == 2
-    assert [turn.user for turn in assistant.conversation.turns] == ["Hi", "Bye"]
-
-
-def test_save_and_load(chat, tmp_path):
-    screen, _, first, _ = chat(["/system Be brief.", "Hi", "/save monday", "More", "/save"], ["a", "b"])
-    assert (tmp_path / "chats" / "monday.json").exists()
-    screen, _, second, failures = chat(["/load", "/load monday", "/tokens", "/history"])
-    assert second.conversation == first.conversation and "saved are: monday" in screen and "Loaded monday" in screen
-    assert failures == 0
-
-
-def test_another_chat_is_not_overwritten_without_force(chat, tmp_path):
-    chat(["Hi", "/save x"], ["first"])
-    screen, *_, failures = chat(["Hi", "/save x", "/save X.json"], ["second"])
-    assert failures >= 1 and "there is a saved conversation x already" in screen
+def test_save_and_load(play, tmp_path):
+    _, _, first = play(["/system Be brief.", "Hi", "/save monday", "More", "/save"], ["a", "b"])
+    screen, _, second = play(["/load", "/load monday", "/history"])
+    assert second.conversation == first.conversation and "saved are: monday" in screen
+    assert "Loaded monday: 2 turns" in screen
+    play(["Hi", "/save x"], ["first"])
+    screen, *_ = play(["Hi", "/save x"], ["second"])
+    assert "there is a saved conversation x already" in screen
     assert "first" in (tmp_path / "chats" / "x.json").read_text(encoding="utf-8")
-    chat(["Hi", "/save x --force"], ["third"])
+    play(["Hi", "/save x --force"], ["third"])
     assert "third" in (tmp_path / "chats" / "x.json").read_text(encoding="utf-8")
 
 
-def test_a_damaged_chat_or_a_full_disk_is_one_line_and_the_chat_goes_on(chat, tmp_path):
+def test_a_damaged_chat_is_one_line_and_the_chat_goes_on(play, tmp_path):
     (tmp_path / "chats").mkdir()
-    (tmp_path / "chats" / "torn.json").write_text('{"version": 1, "mess', encoding="utf-8")
-
-    def full():
-        raise OSError(28, "No space left on device")
-
-    screen, _, assistant, failures = chat(["Hi", "/load torn", "/save x", "Bye"], ["a", "b"], claim=full)
-    assert "torn.json: line 1, column" in screen and "No space left on device" in screen and failures == 2
-    assert len(assistant.conversation.turns) == 2
+    (tmp_path / "chats" / "torn.json").write_text('{"version": 2, "tur', encoding="utf-8")
+    screen, _, chat = play(["Hi", "/load torn", "Bye"], ["a", "b"])
+    assert "torn.json: line 1, column" in screen and len(chat.conversation.turns) == 2
 
 
-def test_a_lone_half_of_a_character_is_no_trouble(chat):
-    _, backend, *_ = chat(["caf\udce9", "/system \udce9"], ["ok \ud83d", ""])
-    assert backend.sent[0][0]["content"] == "caf\ufffd"
+def test_lines_from_a_pipe_give_answers_without_prompts(play):
+    screen, *_ = play(["Hi", "/nonsense", "caf\udce9"], ["Hello.", "Bye."], interactive=False)
+    assert "you>" not in screen and play.error.startswith("1 of the lines")
+    assert screen.startswith("Hello.\n\nBye.\n\n"), "standard output should hold answers only"
 
 
-def test_lines_from_a_pipe_give_answers_without_prompts(chat, capfd):
-    screen, *_, failures = chat(["Hi", "/nonsense", "Bye"], ["Hello.", "Bye."], interactive=False)
-    assert "you>" not in screen and failures == 1
-    assert screen.startswith("Hello.\n\nBye.\n\n"), "standard output should hold the answers and nothing else"
+def test_a_closed_standard_input_is_its_end(play, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    assert not is_interactive()
+    _, backend, _ = play(["never read"], interactive=None)
+    assert backend.sent == [] and not play.error
 
 
 # The script as a process of its own, with a scripted model, which needs no torch
@@ -200,17 +190,21 @@ MODEL = """if True:
     import sys, time
     sys.path.insert(0, {code!r})
     import ex_04_ai_assistant as ex
+    from assistant import backends
     from assistant.backends import Scripted
 
     class Slow(Scripted):
         def stream(self, messages, options):
-            for piece in super().stream(messages, options):
-                yield piece
+            pieces = super().stream(messages, options)
+            while True:
+                try:
+                    yield next(pieces)
+                except StopIteration as end:
+                    return end.value
                 time.sleep({pause})
-            return (yield from Scripted([""]).stream(messages, options))
 
-    ex.make_backend = lambda args: (Slow({answers!r}, 5000), "")
-    ex.run(ex.main)
+    backends.find = lambda settings: (Slow({answers!r}, 5000), "")
+    ex.runtime.run(ex.main)
 """
 
 

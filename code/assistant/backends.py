@@ -1,6 +1,5 @@
-"""What stands behind the assistant: messages in, text out piece by piece. Here the interface, and a scripted one.
-
-`assistant.local` runs a model in this process, `assistant.server` talks to an OpenAI-compatible server.
+"""What stands behind the assistant: messages in, text out piece by piece. Here the interface, and a
+scripted one; `assistant.local` runs a model in this process, `assistant.server` asks a server.
 """
 
 from __future__ import annotations
@@ -9,25 +8,26 @@ from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from utils.runtime import well_formed  # noqa: F401  (what a server or a terminal gives passes through it)
+from utils.runtime import UserError, well_formed  # noqa: F401  (what comes from outside passes it)
 
 Message = dict[str, str]  # {"role": "system", "user" or "assistant", "content": text}
 
 
 class BackendError(Exception):
-    """No answer, or no whole one. Its text is one sentence or two for the user: what happened, and what to do.
+    """No answer, or no whole one. Its text is a sentence or two: what happened, and what to do.
 
-    too_long: whether the messages did not fit into the model's context, so that sending fewer may help.
+    too_long: whether the messages did not fit into the model's context. empty: whether the model was
+    reached, but said nothing that can be used. Either is a wrong answer where answers are scored.
     """
 
-    def __init__(self, text: str, too_long: bool = False) -> None:
+    def __init__(self, text: str, too_long: bool = False, empty: bool = False) -> None:
         super().__init__(text)
-        self.too_long = too_long
+        self.too_long, self.empty = too_long, empty
 
 
 @dataclass(frozen=True)
 class Options:
-    """How to answer. temperature None: the back end's own default, which locally is greedy, as is 0."""
+    """How to answer. temperature None: the model's own default; 0: the likeliest token each time."""
 
     max_new_tokens: int = 256
     temperature: float | None = None
@@ -38,10 +38,11 @@ class Options:
 class Reply:
     """What is known when an answer has ended.
 
-    finish_reason: "stop" (the model ended it), "length" (max_new_tokens reached), "content_filter", or None where the
-    server did not say, so that the text may be incomplete. Tokens are None where nobody counted them.
     text: the answer without thoughts, which is what is kept, voted on and scored. It is less than
     what was yielded where thoughts were recognised at their end only.
+    finish_reason: "stop" (the model ended it), "length" (max_new_tokens reached), "content_filter",
+    or None where the server did not say, so that the text may be incomplete. Tokens are None where
+    nobody counted them.
     """
 
     text: str
@@ -53,12 +54,12 @@ class Reply:
 
 
 class Backend(Protocol):
-    """A model that answers. Closing the generator of `stream` stops the answer, wherever it is computed."""
+    """A model that answers. Closing the generator of `stream` stops it, wherever it computes."""
 
     name: str  # the model's
     where: str  # "on this computer", or the server's host
     context: int | None  # tokens for messages and answer together; None if unknown
-    exact: bool  # whether count_tokens is exact (by the model's chat template) or an estimate
+    exact: bool  # whether count_tokens is exact, by the model's chat template, or an estimate
 
     def count_tokens(self, messages: list[Message]) -> int:
         """How many tokens the messages have when they are sent."""
@@ -68,14 +69,15 @@ class Backend(Protocol):
 
 
 class Scripted:
-    """Answers from a list, for tests and demonstrations without a model; it remembers what it was sent.
+    """Answers from a list, for tests and demonstrations; it remembers what it was sent.
 
     answers: texts, or exceptions to raise; a pair (text, exception) breaks off after the text.
     """
 
     name, where, exact = "scripted", "from a list", False
 
-    def __init__(self, answers: Iterable[str | Exception | tuple[str, BaseException]], context: int | None = None):
+    def __init__(self, answers: Iterable[str | BaseException | tuple[str, BaseException]],
+                 context: int | None = None) -> None:
         self.answers, self.context = iter(answers), context
         self.sent: list[list[Message]] = []
         self.stopped = 0  # how many answers were closed before their end
@@ -101,3 +103,29 @@ class Scripted:
         whole = len(words) <= options.max_new_tokens
         return Reply("".join(words[:options.max_new_tokens]), "stop" if whole else "length",
                      self.count_tokens(messages), min(len(words), options.max_new_tokens))
+
+
+def find(settings) -> tuple[Backend, str]:
+    """The model that settings.model and settings.base_url name, and a note on it. Raises UserError.
+
+    The first call of a model fetches it: half a gigabyte for the default one.
+    """
+    if settings.base_url:
+        import getpass
+
+        from assistant.server import Server
+
+        return Server(settings.base_url, settings.model, settings.key_env, getpass.getpass,
+                      settings.context, timeout=settings.timeout,
+                      temperature=settings.temperature), ""
+    from assistant.local import Local
+    from utils import checkpoints, runtime
+
+    device = runtime.start(settings)
+    name = settings.model or ("tiny" if settings.preset == "smoke" else None)
+    checkpoint = checkpoints.find("chat", name)
+    backend = Local(checkpoint, device)
+    if settings.context and backend.context and settings.context > backend.context:
+        raise UserError(f"--context {settings.context}: {backend.name} takes {backend.context} "
+                        "tokens at most")
+    return backend, checkpoint.note

@@ -1,124 +1,199 @@
-"""The assistant as a page in the browser, for this computer only. It knows the assistant by its methods only.
+"""The assistant as a page in the browser, for this computer only. Gradio draws it.
 
-Gradio draws the page. What a model or a person wrote is shown as text and Markdown; HTML in it stays text, and a
-Content-Security-Policy keeps the browser from fetching anything from elsewhere, such as a picture that an answer names.
+What a model or a person wrote is shown as Markdown; HTML and pictures in it stay text, so that the
+browser fetches nothing from elsewhere. The guide is served beside it, for the links of the tutor.
 """
 
 from __future__ import annotations
 
-import errno
-import logging
 import os
 import re
 import socket
-import threading
 import time
 import traceback
-from collections.abc import Callable, Generator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import replace
 from importlib.util import find_spec
-from itertools import chain
 
 from assistant.backends import BackendError
 from assistant.conversation import Conversation, Turn
+from assistant.turn import GUIDE, Chat, about
 from utils import reporting
 from utils.runtime import UserError
 
 ADDRESS = "127.0.0.1"
 PAUSE = 0.1  # seconds between two pictures of a growing answer
-POLICY = ("default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; object-src 'none'; base-uri 'self'; "
-          "form-action 'self'; frame-ancestors 'none'")
 CSS = """
 .gradio-container { max-width: 1180px !important; margin: 0 auto !important; }
-#title h1 { margin: 0.4rem 0 0; } #title p { opacity: 0.75; margin: 0; }
+#side { order: 2; } #side label { width: 100%; } #title p { opacity: 0.75; margin: 0; }
 .about { opacity: 0.65; font-size: 0.82em; } .problem { color: #b3261e; } .dark .problem { color: #ffb4ab; }
-#technique label { width: 100%; }
-#chat .placeholder { padding: 0 1.5rem; }
 #sent textarea { font-family: ui-monospace, monospace; font-size: 0.82em; }
 """
-EMPTY = ("**Ask a question.**\n\nWith the technique *retrieval* the answer comes from the course's guide, and its "
-         "sections are named below it. Change the technique and press *Retry* to see what it does.")
+EMPTY = ("**Ask a question.**\n\nWith the technique *retrieval* the course's guide answers, with links to "
+         "its sections. Change the technique and press *Retry* below an answer to see what it does.")
+STYLE = ("<meta charset=utf-8><meta name=viewport content='width=device-width'><style>:root{color-scheme:"
+         "light dark;font-family:system-ui;line-height:1.5}body{max-width:50rem;margin:auto;padding:1rem}"
+         "pre{overflow-x:auto}:target{background:Highlight}</style>")
 
 
-def listen(port: int) -> socket.socket:
-    """A socket at this computer's own address; port 0 takes a free one. Raises UserError if there can be no page."""
+def check_port(port: int) -> None:
+    """Raise UserError if there can be no page, before a model is fetched for it."""
     if find_spec("gradio") is None:
-        raise UserError('--web needs gradio, which is not installed: python -m pip install "gradio>=6,<7"')
+        raise UserError('--web needs gradio, which is not installed: pip install "gradio>=6,<7"')
     try:
-        return socket.create_server((ADDRESS, port))
+        socket.create_server((ADDRESS, port)).close()
     except (OSError, OverflowError) as error:
-        used = getattr(error, "errno", None) in (errno.EADDRINUSE, getattr(errno, "WSAEADDRINUSE", None))
-        why = "is in use, perhaps by another page of this script" if used else f"cannot be opened ({error})"
-        raise UserError(f"port {port} {why}: choose another one with --port") from None
+        reason = getattr(error, "strerror", None) or "a port is at most 65535"
+        raise UserError(f"--port {port}: cannot be opened ({reason}): choose another one, or end what "
+                        "uses it, perhaps another page of this script") from None
 
 
-def serve(make: Callable, techniques: dict[str, str], listener: socket.socket) -> None:
-    """Show the page until Ctrl-C. make() returns a fresh assistant, for each browser tab its own; techniques: what can
-    be chosen, name -> description; listener: from `listen`."""
-    server = prepare_server(build(make, techniques))
-    reporting.say(f"Open http://{ADDRESS}:{listener.getsockname()[1]} in your browser; Ctrl-C here ends it.")
+def serve(chat: Chat, ask: Callable[..., Iterator[Turn]], port: int) -> dict:
+    """Show the page until Ctrl-C; each tab of a browser has a conversation of its own."""
+    with no_proxies():
+        demo = build(chat, ask)
+        launch(demo, port)
+    reporting.say(f"Open http://{ADDRESS}:{port} in your browser; Ctrl-C here ends it.")
     try:
-        server.run(sockets=[listener])
+        while True:
+            time.sleep(1)
     except KeyboardInterrupt:
-        pass
+        demo.close(verbose=False)
+    return {"model": chat.backend.name}
+
+
+@contextmanager
+def no_proxies() -> Iterator[None]:
+    """Without the environment's proxies: the page needs none, and Gradio fails at a kind that it
+    cannot use, or asks one for this computer."""
+    proxies = {name: os.environ.pop(name) for name in list(os.environ)
+               if name.lower().endswith("_proxy")}
+    try:
+        yield
     finally:
-        listener.close()
+        os.environ.update(proxies)
 
 
-def prepare_server(demo):
-    """A uvicorn server for the page, for requests from this computer's own browser only."""
-    import fastapi
+def launch(demo, port: int) -> None:
+    """Start the page's server, for requests from this computer's own browser only."""
     import gradio as gr
-    import uvicorn
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+    from starlette.routing import Route
 
-    nothing_else = {"docs_url": None, "redoc_url": None, "openapi_url": None}
-    app = fastapi.FastAPI(**nothing_else)
-    gr.mount_gradio_app(app, demo, "/", server_name=ADDRESS, app_kwargs=nothing_else, footer_links=[],
-                        run_history=False, show_error=False, enable_monitoring=False, ssr_mode=False, pwa=False,
-                        mcp_server=False, max_file_size=1,  # byte: nothing is to be uploaded
-                        theme=gr.themes.Soft(primary_hue="blue", font=["system-ui", "sans-serif"],
-                                             font_mono=["ui-monospace", "monospace"]), css=CSS)
-    server = uvicorn.Server(uvicorn.Config(Guard(app), log_level="error", proxy_headers=False, server_header=False,
-                                           timeout_graceful_shutdown=1))
-    # The streams of open tabs do not end by themselves: when the server ends, they are cut off, which is no error.
-    logging.getLogger("uvicorn.error").addFilter(lambda record: not server.should_exit)
-    return server
+    # A foreign page's name may be made to point to 127.0.0.1, which shows in the header Host.
+    here = Middleware(TrustedHostMiddleware, allowed_hosts=[ADDRESS, "localhost"])
+    demo.launch(server_name=ADDRESS, server_port=port, share=False, quiet=True, inbrowser=False,
+                prevent_thread_lock=True, ssr_mode=False, footer_links=[], run_history=False,
+                enable_monitoring=False, pwa=False, mcp_server=False, max_file_size=1, css=CSS,
+                theme=gr.themes.Soft(primary_hue="blue", font=["system-ui", "sans-serif"],
+                                     font_mono=["ui-monospace", "monospace"]),
+                app_kwargs={"middleware": [here], "docs_url": None, "redoc_url": None,
+                            "routes": [Route("/guide/{name}", guide_page)]})
 
 
-class Guard:
-    """ASGI middleware: refuses requests that another web page could have made, and adds the security policy.
+def build(chat: Chat, ask: Callable[..., Iterator[Turn]]):
+    """The page as Gradio's Blocks."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before the import: nothing leaves this computer
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    import gradio as gr
 
-    A foreign site cannot read this address. But its own name may be made to point to 127.0.0.1 (DNS rebinding), which
-    shows in the header Host; and it may send without reading, which shows in Origin.
+    def answer(question, history, technique, persona, turns):
+        yield from converse(chat, ask, question, history, technique, persona, turns)
+
+    context = f", {chat.backend.context:,} tokens of context" if chat.backend.context else ""
+    personas = [("as given at the start" if chat.conversation.system else "none", "")]
+    personas += [(f"{name}: {who['description']}", name) for name, who in chat.data["personas"].items()]
+    loaded = [message for turn in chat.conversation.turns
+              for message in ({"role": "user", "content": guarded(turn.user)}, shown(turn))]
+    with gr.Blocks(title="AI assistant", analytics_enabled=False) as demo:
+        gr.Markdown(f"# An AI assistant\n{literal(f'{chat.backend.name}, {chat.backend.where}{context}')}",
+                    elem_id="title")
+        with gr.Row():
+            with gr.Column(scale=1, min_width=290, elem_id="side"):
+                technique = gr.Radio(
+                    [(f"{name}: {each.description}", name) for name, each in chat.techniques.items()],
+                    value=chat.technique, label="Prompting technique", elem_id="technique")
+                persona = gr.Dropdown(personas, value="", label="Persona (system prompt)")
+                with gr.Accordion("What was sent to the model", open=False, elem_id="prompt"):
+                    sent = gr.Textbox(show_label=False, interactive=False, lines=4, max_lines=20,
+                                      elem_id="sent")
+            with gr.Column(scale=3, min_width=320):
+                gr.ChatInterface(
+                    answer, additional_inputs=[technique, persona, gr.State(dict(enumerate(chat.conversation.turns)))],
+                    additional_outputs=[sent], api_visibility="private", show_progress="hidden",
+                    chatbot=gr.Chatbot(loaded, show_label=False, height="62vh", placeholder=EMPTY,
+                                       buttons=["copy"], feedback_options=None, latex_delimiters=[],
+                                       allow_tags=False, elem_id="chat"),
+                    textbox=gr.Textbox(placeholder="Your question; Enter sends it", show_label=False,
+                                       submit_btn=True, stop_btn=True, autofocus=True, elem_id="box"))
+    return demo
+
+
+def converse(chat: Chat, ask: Callable[..., Iterator[Turn]], question: str, history: list[dict],
+             technique: str, persona: str, turns: dict[int, Turn]) -> Iterator[tuple[dict, str]]:
+    """Yield the message to show, again and again, and what was sent to the model.
+
+    history: the messages on the page. turns: those of this tab, by their place among the questions on
+    the page; a question that failed has none, and what was retried or cleared there goes here, too.
     """
-
-    def __init__(self, app) -> None:
-        self.app = app
-
-    async def __call__(self, scope, receive, send) -> None:
-        if scope["type"] != "http":
-            return await self.app(scope, receive, send)
-
-        async def send_with_policy(message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"content-security-policy", POLICY.encode())]
-            await send(message)
-
-        if is_local([value.decode("latin-1") for name, value in scope["headers"] if name == b"host"],
-                    [value.decode("latin-1") for name, value in scope["headers"] if name == b"origin"]):
-            return await self.app(scope, receive, send_with_policy)
-        await send({"type": "http.response.start", "status": 403, "headers": [(b"content-type", b"text/plain")]})
-        await send({"type": "http.response.body", "body": b"This page answers on this computer only."})
-
-
-def is_local(hosts: list[str], origins: list[str]) -> bool:
-    """Whether the headers Host and Origin of a request are those of a page from this address."""
-    return (len(hosts) == 1 and re.fullmatch(r"(127\.0\.0\.1|localhost)(:\d+)?", hosts[0]) is not None
-            and all(origin == f"http://{hosts[0]}" for origin in origins))
+    place = sum(message["role"] == "user" for message in history)
+    for gone in [each for each in turns if each >= place]:
+        del turns[gone]
+    conversation = Conversation(chat.conversation.system, chat.conversation.persona,
+                                turns=[*turns.values()])
+    one = replace(chat, conversation=conversation, sent=[])
+    try:
+        if persona:
+            one.set_persona(persona)
+        one.set_technique(technique)
+        for turn in paced(ask(one, question)):
+            yield shown(turn), prompt(one)
+    except (BackendError, UserError) as error:
+        yield problem(f"{error} Nothing of this turn is kept; Retry asks again."), prompt(one)
+    except Exception:
+        traceback.print_exc()  # for the terminal only
+        yield problem("This failed inside the program; its terminal shows where."), prompt(one)
+    finally:  # also when Stop or a closed tab ends this generator
+        if len(conversation.turns) > len(turns):
+            turns[place] = conversation.turns[-1]
 
 
-# What is shown
+def paced(turns: Iterator[Turn]) -> Iterator[Turn]:
+    """The turn as it grows, at most every PAUSE seconds, and whole."""
+    last, turn = float("-inf"), None
+    with closing(turns):
+        for turn in turns:
+            if time.monotonic() - last >= PAUSE:
+                last = time.monotonic()
+                yield turn
+    yield turn
+
+
+def prompt(chat: Chat) -> str:
+    """What the newest turn has sent, as text."""
+    return "\n\n".join(f"{message['role']}: {message['content']}" for message in chat.sent)
+
+
+def shown(turn: Turn) -> dict:
+    """An answer as Gradio wants it: what the guide says, the model's words, what is known about them.
+    Each is Markdown of its own: an open code fence ends with its text."""
+    parts = [guarded(turn.assistant) or "…"]
+    if turn.sources:
+        links = [f"[{literal(each.heading)}](/guide/{each.link})" for each in turn.sources]
+        also = f"\n\nSee also {' · '.join(links[1:])}" * (len(links) > 1)
+        parts.insert(0, f"**The guide says** in {links[0]}:\n\n> {literal(turn.sources[0].quote)}{also}")
+        parts.insert(1, "**In the model's own words:**")
+    known = " · ".join(filter(None, (turn.technique, about(turn))))
+    parts.append(f'<span class="about">{literal(known)}</span>')
+    return {"role": "assistant", "content": [{"type": "text", "text": text} for text in parts]}
+
+
+def problem(text: str) -> dict:
+    """What stands in an answer's place when there is none."""
+    return {"role": "assistant", "content": f'<span class="problem">{literal(text)}</span>'}
 
 
 def guarded(text: str) -> str:
@@ -136,220 +211,25 @@ def guarded(text: str) -> str:
 
 def literal(text: str) -> str:
     """Text whose punctuation means nothing to Markdown or HTML."""
-    return re.sub(r"[!-/:-@\[-`{-~]", lambda match: f"&#{ord(match[0])};", " ".join(reporting.printable(text).split()))
+    return re.sub(r"[!-/:-@\[-`{-~]", lambda mark: f"&#{ord(mark[0])};",
+                  " ".join(reporting.printable(text).split()))
 
 
-def about(turn: Turn) -> str:
-    """What is to be said about an answer, in one line."""
-    facts = [turn.technique]
-    if turn.completion_tokens is not None:
-        reused = f", {turn.reused_tokens} of them reused" if turn.reused_tokens else ""
-        read = "" if turn.prompt_tokens is None else f" after {turn.prompt_tokens}{reused}"
-        facts.append(f"{turn.completion_tokens} tokens{read}")
-    if turn.seconds is not None:
-        facts.append(f"{turn.seconds:.1f} s")
-    return " · ".join([*facts, *turn.notes])
+def guide_page(request):
+    """A page of the guide as HTML; its headings have the names that links to sections use."""
+    from markdown_it import MarkdownIt
+    from starlette.responses import HTMLResponse
 
+    from assistant.retrieval import github_anchor
 
-def message(role: str, *texts: str) -> dict:
-    """A message as Gradio wants it. Each text is Markdown of its own: an open code fence ends with its text."""
-    return {"role": role, "content": [{"type": "text", "text": text} for text in texts]}
-
-
-def answered(turn: Turn) -> list[dict]:
-    """A question and its answer, with the sources and what is known about it below."""
-    below = [f'<span class="about">{literal(about(turn))}</span>']
-    if turn.sources:
-        below.insert(0, "**Sources in the guide:** " + " · ".join(map(literal, turn.sources)))
-    return [message("user", guarded(turn.user)), message("assistant", guarded(turn.assistant), *below)]
-
-
-# What happens
-
-
-@dataclass
-class Session:
-    """What belongs to one tab of the browser."""
-
-    assistant: object
-    system: str  # the prompt for the choice "no persona": empty, or what was given at the start
-    problem: str = ""  # why the last question has no answer
-    stop: threading.Event = field(default_factory=threading.Event)
-
-    def picture(self, turns: list[Turn] | None = None, question: str = "", part: str = "") -> list[dict]:
-        """The messages to show: the turns (default: all), then a question that is being answered, or the problem."""
-        conversation = self.assistant.conversation
-        shown = list(chain.from_iterable(map(answered, conversation.turns if turns is None else turns)))
-        if question:
-            return [*shown, message("user", guarded(question)), message("assistant", guarded(part) or "…")]
-        if self.problem:
-            if conversation.failed is not None:
-                shown.append(message("user", guarded(conversation.failed)))
-            shown.append(message("assistant", f'<span class="problem">{literal(self.problem)}</span>'))
-        return shown
-
-    def settle(self, technique: str, persona: str) -> None:
-        """Apply what is chosen on the page. Raises UserError if that cannot be had, such as a guide that is missing."""
-        conversation = self.assistant.conversation
-        if technique != self.assistant.technique:
-            self.assistant.set_technique(technique)
-        if persona:
-            self.assistant.set_persona(persona)
-        else:
-            conversation.system, conversation.persona = self.system, None
-
-
-class Page:
-    """What the buttons of the page do. The model behind all tabs answers one question at a time."""
-
-    def __init__(self, make: Callable) -> None:
-        self.make, self.model = make, threading.Lock()
-
-    def begin(self) -> Session:
-        """A session with an assistant of its own."""
-        assistant = self.make()
-        conversation = assistant.conversation
-        if conversation.persona not in assistant.data["personas"]:  # a saved chat may name one that is no more
-            conversation.persona = None
-        return Session(assistant, "" if conversation.persona else conversation.system)
-
-    def answer(self, session: Session, question: str | None, technique: str, persona: str) -> Generator:
-        """Answer a question, or with None ask the last one again. Yields the messages to show, again and again.
-
-        Whatever ends it early, the history holds whole turns only: see Assistant.ask.
-        """
-        conversation, before = session.assistant.conversation, session.assistant.conversation.turns
-        again = question is None and conversation.failed is None
-        turns = before[:-1] if again else before
-        asked = question or conversation.failed or "".join(turn.user for turn in before[-1:])
-        session.problem = ""
-        session.stop.clear()
-        yield session.picture(turns, asked)
-        try:
-            with self.turn(session) as is_ours:
-                if is_ours:
-                    if technique != session.assistant.technique:  # the guide, for one, is read when it is first needed
-                        yield session.picture(turns, asked, f"… (getting ready: {technique})")
-                    session.settle(technique, persona)
-                    pieces = session.assistant.retry() if question is None else session.assistant.ask(question)
-                    yield from self.follow(session, pieces, turns, asked)
-                elif not again:
-                    conversation.failed = asked
-            if session.stop.is_set() and conversation.turns is before:
-                session.problem = "Stopped before the answer began; not kept. Retry asks again."
-        except (BackendError, UserError) as error:
-            session.problem = f"{error} Nothing of this turn is kept; Retry asks again."
-        except Exception:
-            traceback.print_exc()  # for the terminal only
-            session.problem = "This failed inside the program; its terminal shows where. Retry asks again."
-        yield session.picture()
-
-    @contextmanager
-    def turn(self, session: Session) -> Generator[bool, None, None]:
-        """Wait until no other tab has the model, and have it; False if Stop was pressed meanwhile."""
-        while not (is_ours := self.model.acquire(timeout=PAUSE)) and not session.stop.is_set():
-            pass
-        try:
-            yield is_ours
-        finally:
-            if is_ours:
-                self.model.release()
-
-    @staticmethod
-    def follow(session: Session, pieces: Generator, turns: list[Turn], asked: str) -> Generator:
-        """Yield what to show while an answer grows; Stop, or closing this generator, ends the answer too."""
-        part, shown = "", float("-inf")
-        with closing(pieces):
-            for piece in pieces:
-                part += piece
-                if session.stop.is_set():
-                    return
-                if time.monotonic() - shown >= PAUSE:
-                    shown = time.monotonic()
-                    yield session.picture(turns, asked, part)
-
-    @staticmethod
-    def clear(session: Session) -> None:
-        """Forget the conversation; an answer that is still being written goes with the old one."""
-        session.stop.set()
-        session.problem = ""
-        session.assistant.conversation = Conversation()
-
-
-def build(make: Callable, techniques: dict[str, str]):
-    """The page as Gradio's Blocks: what stands where, and which button calls what."""
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before the import: nothing leaves this computer
-    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    import gradio as gr
-
-    page = Page(make)
-    first = page.begin()
-    backend, personas = first.assistant.backend, first.assistant.data["personas"]
-    context = f", {backend.context:,} tokens of context" if backend.context else ""
-    with gr.Blocks(title="AI assistant", analytics_enabled=False) as demo:
-        session = gr.State()
-        gr.Markdown(f"# An AI assistant\n{literal(f'{backend.name}, {backend.where}{context}')}", elem_id="title")
-        with gr.Row():
-            with gr.Column(scale=3, min_width=320):
-                chat = gr.Chatbot(show_label=False, height="62vh", placeholder=EMPTY, buttons=["copy"],
-                                  feedback_options=None, latex_delimiters=[], allow_tags=False, elem_id="chat")
-                box = gr.Textbox(placeholder="Your question; Enter sends it", show_label=False, lines=1, max_lines=8,
-                                 interactive=False, elem_id="box")  # until the session has begun
-                with gr.Row():
-                    buttons = [gr.Button(name, variant=variant, min_width=70, interactive=False, elem_id=name.lower())
-                               for name, variant in (("Send", "primary"), ("Stop", "stop"), ("Retry", "secondary"),
-                                                     ("Clear", "secondary"))]
-            with gr.Column(scale=1, min_width=290):
-                technique = gr.Radio([(f"{name}: {what}", name) for name, what in techniques.items()],
-                                     label="Prompting technique", elem_id="technique")
-                persona = gr.Dropdown([("as given at the start" if first.system else "none", ""), *(
-                    (f"{name}: {who['description']}", name) for name, who in personas.items())],
-                    label="Persona (system prompt)", elem_id="persona")
-        with gr.Accordion("What was sent to the model", open=False, elem_id="prompt"):
-            sent = gr.Textbox(show_label=False, interactive=False, lines=4, max_lines=20, elem_id="sent")
-        wire(page, demo, session, chat, box, buttons, technique, persona, sent)
-    return demo
-
-
-def wire(page: Page, demo, session, chat, box, buttons: list, technique, persona, sent) -> None:
-    """Which event calls what. None of them is offered as an API."""
-    import gradio as gr
-
-    send, stop, retry, clear = buttons
-    quiet = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
-    shown = [session, chat, sent, *buttons]
-
-    def look(state: Session, picture: list[dict], busy: bool) -> list:
-        prompt = "\n\n".join(f"{m['role']}: {m['content']}" for m in state.assistant.sent)
-        return [state, picture, prompt, *(gr.update(interactive=(button is stop) == busy) for button in buttons)]
-
-    def opened():
-        state = page.begin()
-        assistant = state.assistant
-        return [*look(state, state.picture(), False), assistant.technique, assistant.conversation.persona or "",
-                gr.update(interactive=True, autofocus=True)]
-
-    def answered_again(state: Session | None, technique: str, persona: str, question: str | None = None):
-        state = state or page.begin()  # a tab that has outlived the server
-        with closing(page.answer(state, question, technique, persona)) as pictures:
-            for picture in pictures:
-                yield look(state, picture, True)
-        yield look(state, picture, False)
-
-    def asked(state: Session | None, text: str, technique: str, persona: str):
-        if text.strip():
-            taken = ""  # out of the box, once: who types on meanwhile keeps that
-            for values in answered_again(state, technique, persona, text):
-                yield [*values, taken]
-                taken = gr.skip()
-
-    def cleared(state: Session | None):
-        state = state or page.begin()
-        page.clear(state)
-        return look(state, [], False)
-
-    demo.load(opened, None, [*shown, technique, persona, box], **quiet)
-    gr.on([box.submit, send.click], asked, [session, box, technique, persona], [*shown, box], **quiet)
-    retry.click(answered_again, [session, technique, persona], shown, **quiet)
-    gr.on([clear.click, chat.clear], cleared, session, shown, **quiet)
-    stop.click(lambda state: state and state.stop.set(), session, None, queue=False, **quiet)
+    page = {path.name: path for path in GUIDE.glob("*.md")}.get(request.path_params["name"])
+    if page is None:
+        return HTMLResponse("There is no such page.", 404)
+    markdown = MarkdownIt("commonmark").enable("table")
+    tokens, seen = markdown.parse(page.read_text(encoding="utf-8")), Counter()
+    for token, inline in zip(tokens, tokens[1:], strict=False):
+        if token.type == "heading_open":
+            anchor = github_anchor(inline.content)
+            token.attrSet("id", f"{anchor}-{seen[anchor]}" if seen[anchor] else anchor)
+            seen[anchor] += 1
+    return HTMLResponse(STYLE + markdown.renderer.render(tokens, markdown.options, {}))

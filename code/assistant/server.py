@@ -273,7 +273,8 @@ class Server:
             when="in the middle of" if cause.startswith("late") else "instead of",
             v1="" if self._v1 else " (does it lack /v1 at its end?)",
             offered=self._offered() if "{offered}" in sentence else "")
-        return BackendError(text, too_long=sentence in faults.TOO_LONG)
+        return BackendError(text, too_long=sentence in faults.TOO_LONG,
+                            empty=cause.startswith(("refusal", "tool", "empty")))
 
     def _offered(self) -> str:
         """The models that the server lists, as a sentence; "" if it does not, for any reason."""

@@ -166,8 +166,9 @@ class Session:
 
         if not is_main_process():
             return
-        others = [p for p in self.folder.iterdir() if not p.name.startswith((".", "partial-"))] \
-            if self.folder.is_dir() else []
+        others = [p for p in self.folder.iterdir()
+                  if not p.name.startswith((".", "partial-")) and p.name != "chats"] \
+            if self.folder.is_dir() else []  # exercise 4 saves chats there, also without a run
         if others and self._earlier().get("exercise") != self.exercise:
             raise UserError(f"--output {self.folder}: the folder belongs to {self._earlier()['exercise']}; choose "
                             "another one")
