@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 import ex_04_ai_assistant as ex
+from assistant import turn as engine
 from assistant.backends import BackendError, Options, Scripted
 from assistant.conversation import Conversation, Turn
 from assistant.retrieval import Hit, Section
@@ -457,6 +458,16 @@ def test_a_scored_task_is_asked_by_its_technique_alone_and_takes_the_likeliest()
 
 
 # The whole script
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_index():
+    """The guide is read once for all tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        index, open_tutor = [], engine.open_tutor
+        patch.setattr(engine, "open_tutor", lambda settings: index[0] if index else
+                      index.append(open_tutor(settings)) or index[0])
+        yield
 
 
 @pytest.mark.parametrize(("arguments", "expected"), [
