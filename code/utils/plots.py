@@ -1,4 +1,4 @@
-"""The drawings of the exercises: numbers in, a matplotlib figure out. `OutputFolder.save_figure` writes it as PNG."""
+"""The drawings of the exercises: numbers in, a matplotlib figure out. `reporting.save_figure` writes it as PNG."""
 
 from __future__ import annotations
 

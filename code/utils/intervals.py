@@ -1,3 +1,0 @@
-"""Moved to utils.stats."""
-
-from utils.stats import accuracy_interval  # noqa: F401
