@@ -16,6 +16,7 @@ outputs see guide_runner.py. Exit status 1 when something is not as it should be
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import shlex
@@ -33,6 +34,7 @@ LOGS = REPOSITORY / "guides" / "outputs"
 BLOCK = re.compile(r"(<!-- output of: (?P<command>.+?) -->\n).*?(<!-- end of output -->)", re.DOTALL)
 EXCERPT = re.compile(r"(<!-- excerpt of: (?P<command>.+?) \| (?P<first>.+?) \| (?P<last>.+?) -->\n).*?"
                      r"(<!-- end of excerpt -->)", re.DOTALL)
+MINUTES = re.compile(r"(<!-- minutes -->\n).*?(<!-- end of minutes -->)", re.DOTALL)
 EXERCISES = ("ex_01", "ex_02", "ex_03", "ex_04")
 PARTS = (*EXERCISES, "pictures", "guide")
 
@@ -86,6 +88,39 @@ def with_excerpts(text: str) -> str:
                                  "<!-- end of excerpt -->", text)
 
 
+def keep_figures(exercise: str) -> None:
+    """Take the default runs' minutes and memory from results.json into guides/outputs/minutes.json."""
+    file = LOGS / "minutes.json"
+    figures = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    for path in sorted((REPOSITORY / "outputs" / exercise).rglob("results.json")):
+        results = json.loads(path.read_text(encoding="utf-8"))
+        method = results["settings"].get("method")
+        figures[f"{exercise} {method}" if method else exercise] = {
+            "model": results["run"]["model"], "precision": results["run"]["precision"],
+            "minutes": results["minutes"], "peak_memory_mb": results["peak_memory_mb"]}
+    write(file, json.dumps(figures, indent=1) + "\n")
+
+
+def minutes_table() -> str:
+    """README's table of exercises: what a run takes with the stand-ins and with models of the Hub's sizes."""
+    lines = ["| exercise | model | minutes | memory | training in |", "|---|---|---|---|---|"]
+    rows = [(key, figure) for name in ("minutes.json", "real_size.json") if (LOGS / name).is_file()
+            for key, figure in json.loads((LOGS / name).read_text(encoding="utf-8")).items()]
+    for key, figure in sorted(rows, key=lambda row: row[0]):
+        exercise, _, method = key.partition(" ")
+        name = f"{int(exercise[3:])}" + {"lora": ", LoRA", "full": ""}.get(method, "")
+        name += ", `--evaluate`" * (exercise == "ex_04")
+        training = figure["precision"] if exercise in ("ex_01", "ex_03") else "-"
+        lines.append(f"| {name} | {figure['model']} | {figure['minutes']:.1f} | "
+                     f"{figure['peak_memory_mb'] / 1000:.1f} GB | {training} |")
+    return "\n".join(lines)
+
+
+def with_minutes(text: str) -> str:
+    """A text with the table of minutes as the figures are now."""
+    return MINUTES.sub(lambda m: f"{m[1]}\n{minutes_table()}\n\n{m[2]}", text)
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="*", metavar="PART", help=", ".join(PARTS) + " (default: all)")
@@ -95,7 +130,8 @@ def main(argv: list[str] | None = None) -> int:
     for exercise in EXERCISES:
         if exercise in wanted:
             update_exercise(exercise)
-    write(README, with_excerpts(README.read_text(encoding="utf-8")))
+            keep_figures(exercise)
+    write(README, with_minutes(with_excerpts(README.read_text(encoding="utf-8"))))
     wrong = []
     if "guide" in wanted:
         print("running: the Python of the guides", flush=True)
