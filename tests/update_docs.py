@@ -66,7 +66,8 @@ def update_exercise(exercise: str) -> None:
     for name in sorted(set(re.findall(rf"images/{exercise}_(\w+\.png)", shown))):
         image = IMAGES / f"{exercise}_{name}"
         fresh = image.with_name(image.name + ".new")
-        shutil.copyfile(REPOSITORY / "outputs" / exercise / name, fresh)
+        drawn = (REPOSITORY / "outputs" / exercise).rglob(name)  # exercise 3 has a folder for each method
+        shutil.copyfile(max(drawn, key=lambda path: path.stat().st_mtime), fresh)
         fresh.replace(image)
 
 
