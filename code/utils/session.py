@@ -45,13 +45,14 @@ class Session:
         self.device = runtime.start(settings)
         self.folder = Path(settings.output).expanduser().resolve()
         self.results, self._lock, self._now, self._before = {}, None, None, 0.0
+        self._opened = False
         self._left_out: dict[str, str] = {}  # part -> the task that it needs
 
     def __enter__(self) -> Session:
         return self
 
     def __exit__(self, kind, error, trace) -> None:
-        if error is not None and self.results:
+        if error is not None and self._opened:
             done = ", ".join(self.results["parts"]) or "no part yet"
             where = f" in part {self._now!r}" if self._now else ""
             error.last_words = (f"Stopped{where}. Complete and kept in {reporting.shown(self.folder)}: {done}. "
@@ -91,6 +92,7 @@ class Session:
                 raise
             raise UserError(f"--output {self.settings.output}: cannot write there ({error.strerror}); choose another "
                             "folder") from None
+        self._opened = True
         reporting.banner(title, {**facts, "output": reporting.shown(self.folder)})
 
     def part(self, name: str, title: str, look_at: str, compute: Callable[[], dict], show: Callable | None = None,

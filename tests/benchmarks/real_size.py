@@ -10,6 +10,7 @@ Writes guides/outputs/real_size.json, from which README's table takes its figure
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 import subprocess
@@ -58,8 +59,11 @@ def measure(exercise: str, model: Path, output: Path) -> dict:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("exercises", nargs="*", choices=[*ROLES, []], metavar="EXERCISE")
+    wanted = parser.parse_args().exercises or ROLES
     figures = json.loads(FIGURES.read_text(encoding="utf-8")) if FIGURES.is_file() else {}
-    for exercise in sys.argv[1:] or ROLES:
+    for exercise in wanted:
         scratch = Path(tempfile.mkdtemp(prefix="real-size-"))
         make(ROLES[exercise], scratch / "model")
         figures[exercise] = measure(exercise, scratch / "model", scratch / "output")

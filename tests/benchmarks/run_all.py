@@ -9,6 +9,7 @@ them, with machine and versions, into guides/outputs/benchmarks.json and benchma
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -24,7 +25,7 @@ from utils.runtime import precision  # noqa: E402
 from utils.session import write_whole  # noqa: E402
 
 OUTPUTS = REPOSITORY / "guides" / "outputs"
-BENCHMARKS = ("bench_ex_01", "bench_ex_02", "bench_ex_03", "bench_ex_04", "bench_growth")
+BENCHMARKS = ("bench_ex_01", "bench_ex_02", "bench_ex_03", "bench_ex_04")
 
 
 def machine() -> dict:
@@ -74,9 +75,11 @@ def table(rows: list[dict], facts: dict) -> str:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("benchmarks", nargs="*", choices=[*BENCHMARKS, []], metavar="BENCHMARK")
+    wanted, facts = parser.parse_args().benchmarks or BENCHMARKS, machine()
     file = OUTPUTS / "benchmarks.json"
     before = json.loads(file.read_text(encoding="utf-8"))["rows"] if file.is_file() else []
-    wanted, facts = sys.argv[1:] or BENCHMARKS, machine()
     rows = [row for row in before if row["benchmark"] not in wanted]
     rows = sorted(rows + [row for name in wanted for row in run(name)], key=lambda row: row["benchmark"])
     text = json.dumps({"machine": facts, "rows": rows}, indent=1) + "\n"
