@@ -129,7 +129,7 @@ def draw_attention_steps():
     tokens = ["cats", "like", "milk"]
     figure, axes = plt.subplots(1, 3, figsize=(10, 3.9), facecolor="white", layout="constrained")
     for axis, (title, values) in zip(axes, panels, strict=True):
-        axis.imshow(values, cmap="Blues", vmin=0, vmax=2 * values.max())
+        axis.imshow(values.numpy(), cmap="Blues", vmin=0, vmax=2 * values.max())
         for i in range(3):
             for j in range(3):
                 hidden = "mask" in title and j > i

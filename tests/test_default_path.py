@@ -1,6 +1,6 @@
 """What most people get: the default models and data, from a Hub with the real one's files.
 
-Once from an empty cache, then again with the server gone.
+First from an empty cache, then again with the server gone.
 """
 
 from __future__ import annotations
@@ -56,12 +56,13 @@ run(main)
 
 
 def python(code, home, endpoint, *arguments):
-    """Run Python code in a fresh process whose only Hub is `endpoint`, and whose cache is `home`."""
+    """Run Python code in a fresh process whose Hub is `endpoint` and whose caches are in `home`."""
     env = {key: value for key, value in os.environ.items()
            if not key.startswith(("HF_", "TRANSFORMERS_OFF")) and "PROXY" not in key.upper()}
     env |= {"HF_HOME": str(home / "hf"), "HF_ENDPOINT": endpoint, "PIP_NO_INDEX": "1",
             "TRANSFORMERS_COURSE_CACHE": str(home / "course"),
-            "PYTHONPATH": str(REPOSITORY / "code")}
+            "PYTHONPATH": str(REPOSITORY / "code"),
+            "OMP_NUM_THREADS": "1"}  # models as small as these are slower on two
     result = subprocess.run([sys.executable, "-c", code, *arguments], env=env, capture_output=True,
                             text=True, encoding="utf-8")
     assert result.returncode == 0, result.stdout + result.stderr
@@ -101,3 +102,57 @@ def test_all_default_models_and_data_load_from_empty_and_with_the_hub_gone(tmp_p
                    for path in served), "files were fetched that nothing needs"
     for name in corpora.HUB_REVIEWS.values():
         assert any(f"/datasets/{name}/" in path for path in served)
+
+
+EXERCISE = """
+import importlib, sys
+from utils import runtime
+
+script = importlib.import_module(sys.argv[1])
+smoke, quick = script.PRESETS["smoke"], script.PRESETS["quick"]
+script.PRESETS["quick"] = {name: smoke.get(name, value) for name, value in quick.items()}
+runtime.run(lambda: script.main(sys.argv[2:]))
+"""
+RUNS = {
+    "exercise 1": ("ex_01_bert_classification", "google-bert/bert-base-uncased", []),
+    "exercise 1 on IMDb": ("ex_01_bert_classification", "google-bert/bert-base-uncased",
+                           ["--data", "imdb"]),
+    "exercise 2": ("ex_02_gpt2_generation", "openai-community/gpt2", []),
+    "exercise 3": ("ex_03_gpt2_finetuning", "openai-community/gpt2", []),
+}
+
+
+def written(folder):
+    """What the one results.json in a folder holds."""
+    file, = folder.rglob("results.json")
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+@pytest.mark.real  # for its time: each run trains, at the smoke preset's sizes
+@pytest.mark.parametrize("case", RUNS)
+def test_an_exercise_runs_from_an_empty_cache_and_with_the_hub_gone(tmp_path, repositories, case):
+    script, model, flags = RUNS[case]
+    flags = [script, *flags, "--output", str(tmp_path / "out")]
+    with serve(repositories) as fake:
+        first, results = python(EXERCISE, tmp_path, fake.url, *flags), [written(tmp_path / "out")]
+    second = python(EXERCISE, tmp_path, fake.url, *flags)
+    results.append(written(tmp_path / "out"))
+
+    assert "MB, once" in first.stderr and "MB, once" not in second.stderr
+    for result in results:
+        assert result["finished"] and result["run"]["model"] == model
+        assert result["run"]["source"] == "hub"
+    assert results[0]["parts"].keys() == results[1]["parts"].keys()
+
+
+@pytest.mark.real
+def test_the_tutor_answers_from_an_empty_cache_and_with_the_hub_gone(tmp_path, repositories):
+    flags = ["ex_04_ai_assistant", "--tutor", "--max-new-tokens", "8", "--ask", "What is BERT?",
+             "--output", str(tmp_path / "out")]
+    with serve(repositories) as fake:
+        first = python(EXERCISE, tmp_path, fake.url, *flags)
+    second = python(EXERCISE, tmp_path, fake.url, *flags)
+    for name in (checkpoints.DEFAULTS["chat"], checkpoints.DEFAULTS["embedder"]):
+        assert f"Fetching {name} from the Hub" in first.stderr
+    assert "MB, once" not in second.stderr
+    assert first.stdout == second.stdout, "the answer depends on the Hub, or on chance"
