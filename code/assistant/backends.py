@@ -123,7 +123,7 @@ def find(settings) -> tuple[Backend, str]:
 
     device = runtime.start(settings)
     name = settings.model or ("tiny" if settings.preset == "smoke" else None)
-    checkpoint = checkpoints.find("chat", name)
+    checkpoint = checkpoints.fetch("chat", name)
     backend = Local(checkpoint, device)
     if settings.context and backend.context and settings.context > backend.context:
         raise UserError(f"--context {settings.context}: {backend.name} takes {backend.context} "

