@@ -102,6 +102,10 @@ def test_characteristic_words_are_frequent_here_and_rare_there():
     assert many[0] == "often", "the z-score should weigh how sure a difference is"
 
 
+def test_words_are_lower_case_and_begin_with_a_letter():
+    assert ex.words("A Name_1, 2nd Époque!") == ["name_1", "époque"]
+
+
 def test_the_corpus_is_described_split_by_split():
     splits = {"train": ["one two", "three"], "test": ["four"]}
     blocks = {"train": [[1, 2], [3, 4]], "test": [[5, 6]], "reviews": [[7, 8]]}

@@ -118,9 +118,9 @@ def draw_comparison(runs: dict[str, dict], folder: Path) -> None:
     perplexity = {"base model": first["before"]["perplexity"],
                   **{name: parts["after"]["perplexity"] for name, parts in runs.items()}}
     style = first["after"]["style"]
-    shares = {"held-out reviews": style["held-out reviews"], "base model": style["continuations before"],
+    shares = {"base model": style["continuations before"],  # in the same colours as on the left
               **{name: parts["after"]["style"]["continuations after"] for name, parts in runs.items()},
-              "held-out corpus": style["held-out corpus"]}
+              "held-out reviews": style["held-out reviews"], "held-out corpus": style["held-out corpus"]}
     reporting.save_figure(plots.bar_groups([
         ("Held-out perplexity (lower is better)",
          {name: list(values.values()) for name, values in perplexity.items()}, ["corpus", "movie reviews"]),
