@@ -127,14 +127,15 @@ def test_batching_does_not_change_the_text(tiny, strategy):
 @pytest.mark.parametrize(("strategy", "penalty"), [("greedy", 1.0), ("repetition-penalty", 1.2)])
 def test_each_step_takes_the_likeliest_token_and_penalises_generated_ones(tiny, strategy, penalty):
     model, tokenizer = tiny
-    ids, made = tokenizer(PROMPTS[0])["input_ids"], []
-    for token in ex.generate(*tiny, PROMPTS, ex.STRATEGIES[strategy], 12, seed=0)[0]:
-        with torch.no_grad():
-            logits = model(torch.tensor([ids + made])).logits[0, -1]
-        for seen in set(made):
-            logits[seen] = logits[seen] / penalty if logits[seen] > 0 else logits[seen] * penalty
-        assert token == logits.argmax()
-        made.append(token)
+    for prompt, tokens in zip(PROMPTS, ex.generate(*tiny, PROMPTS, ex.STRATEGIES[strategy], 12, seed=0), strict=True):
+        ids, made = tokenizer(prompt)["input_ids"], []
+        for token in tokens:
+            with torch.no_grad():
+                logits = model(torch.tensor([ids + made])).logits[0, -1]
+            for seen in set(made):
+                logits[seen] = logits[seen] / penalty if logits[seen] > 0 else logits[seen] * penalty
+            assert token == logits.argmax()
+            made.append(token)
 
 
 def test_same_seed_same_text_whatever_ran_before(tiny):
