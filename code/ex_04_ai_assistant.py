@@ -345,12 +345,13 @@ def rank_sections(query: np.ndarray, vectors: np.ndarray, k: int) -> list[tuple[
 # Part 5: what a technique is worth
 
 # Categories of scored tasks and the techniques tried on each. "retrieval" gets the passage that
-# answers the question, "plain" must do without it.
+# answers the question, "plain" must do without it. Self-consistency, which costs five chains of
+# thought for each answer, is left to --compare and to larger models.
 SCORED = {"sentiment": ("plain", "system-role", "few-shot"), "context": ("plain", "retrieval"),
-          "arithmetic": ("plain", "few-shot", "chain-of-thought", "self-consistency"),
+          "arithmetic": ("plain", "few-shot", "chain-of-thought"),
           "format": ("plain", "few-shot", "json")}
 EXAMPLES = {"sentiment": "sentiment", "format": "json_extraction"}  # for few-shot; else short_answers
-LENGTHS = {"chain-of-thought": 128, "self-consistency": 128}  # tokens of an answer; else 32
+LENGTHS = {"chain-of-thought": 128}  # tokens of an answer; the others get 32
 LABELS = ["negative", "positive"]
 
 
