@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 import time
 from pathlib import Path
 
@@ -169,11 +168,6 @@ def saved(settings, flag: str) -> Checkpoint:
         raise UserError(f"{flag}: there is no trained model in {folder}; run this exercise once "
                         f"without {flag}")
     return Checkpoint(reporting.shown(folder), "folder", folder)
-
-
-def clear_checkpoints(folder: Path) -> None:
-    """Remove a folder of checkpoints: those of a finished run, or of one that is started afresh."""
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def matmul_flops(device: str, dtype: str, seconds: float = 0.3) -> float:
