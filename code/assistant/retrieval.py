@@ -28,9 +28,9 @@ PASSAGE_WORDS = 110  # the encoder was trained on short texts: longer ones blur
 QUOTED_SENTENCES = 3
 # How much words weigh beside vectors, and the score below which the guide has nothing on a
 # question. Chosen on the "tuning" questions of data/tutor_questions.json; --evaluate shows both
-# splits. (Reciprocal rank fusion found fewer, 0.90 against 0.93, and has no score to refuse by.)
-WORDS_WEIGHT = 0.6
-THRESHOLDS = {"embeddings": 0.5, "words": 0.205}
+# splits. (Reciprocal rank fusion found no more, and has no score to refuse by.)
+WORDS_WEIGHT = 0.45
+THRESHOLDS = {"embeddings": 0.48, "words": 0.205}
 STOP_WORDS = frozenset(
     "a about an and are as at be been between but by can could did do does each for from get give "
     "go had has have here how i if in into is it its made make many may me might must my no not of "
