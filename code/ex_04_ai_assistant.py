@@ -21,7 +21,6 @@ keeps to facts, formats and passages far better, at a tenth of the speed.
 from __future__ import annotations
 
 import json
-import random
 import re
 import sys
 from bisect import bisect_left
@@ -32,7 +31,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from assistant.backends import BackendError, Message
 from assistant.conversation import Conversation, Turn, messages_of
-from assistant.turn import Chat, Material, check, empty_answer, make_chat
+from assistant.tasks import arithmetic_tasks, format_tasks
+from assistant.turn import Chat, Material, check, empty_answer, make_chat, whole
 from utils import runtime
 from utils.runtime import UserError
 from utils.stats import accuracy_interval, sign_test
@@ -313,12 +313,6 @@ def ask(chat: Chat, question: str | None = None) -> Iterator[Turn]:
     yield turn
 
 
-def whole(turns: Iterator[Turn]) -> Turn:
-    """The last state of a turn, when nobody watches it grow."""
-    *_, turn = turns
-    return turn
-
-
 # Part 4: the tutor
 
 
@@ -353,40 +347,6 @@ SCORED = {"sentiment": ("plain", "system-role", "few-shot"), "context": ("plain"
 EXAMPLES = {"sentiment": "sentiment", "format": "json_extraction"}  # for few-shot; else short_answers
 LENGTHS = {"chain-of-thought": 128}  # tokens of an answer; the others get 32
 LABELS = ["negative", "positive"]
-
-
-def arithmetic_tasks(seed: int, n: int = 32) -> list[dict]:
-    """Questions with one number as their answer; the same seed gives the same ones.
-
-    [{"id", "category", "question", "accept": [the number as text]}, ...]
-    """
-    pick, tasks = random.Random(seed), []
-    for i in range(n):
-        a, b, c = pick.randint(20, 99), pick.randint(2, 19), pick.randint(2, 9)
-        question, answer = [
-            (f"What is {a} + {b}?", a + b), (f"What is {a} - {b}?", a - b),
-            (f"What is {c} times {b}?", c * b),
-            (f"A ticket costs {c} pounds. How many pounds do {b} tickets cost?", c * b),
-        ][i % 4]
-        tasks.append({"id": f"arithmetic-{i}", "category": "arithmetic", "question": question,
-                      "accept": [str(answer)]})
-    return tasks
-
-
-def format_tasks(seed: int, n: int = 32) -> list[dict]:
-    """Requests for a small JSON object, with one key or two; "accept" holds it as text."""
-    pick, tasks = random.Random(seed), []
-    for i in range(n):
-        values = [pick.choice(["cat", "blue", "rice", "tea"]), pick.randint(2, 99),
-                  pick.choice([True, False]), [pick.randint(1, 9), pick.randint(1, 9)]]
-        names = pick.sample(["thing", "count", "done", "marks", "price", "state"], 1 + i % 2)
-        wanted = {name: json.dumps(pick.choice(values)) for name in names}
-        listed = " and ".join(f'the key "{name}" with the value {value}'
-                              for name, value in wanted.items())
-        accept = "{" + ", ".join(f'"{name}": {value}' for name, value in wanted.items()) + "}"
-        tasks.append({"id": f"format-{i}", "category": "format", "accept": [accept],
-                      "question": f"Reply with only a JSON object that has {listed}."})
-    return tasks
 
 
 def is_right(task: dict, answer: str) -> bool:

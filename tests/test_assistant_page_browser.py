@@ -21,6 +21,8 @@ from utils.runtime import REPOSITORY
 pytestmark = pytest.mark.real
 FLAGS = ("--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
          "--disable-component-update --disable-sync --disable-dev-shm-usage --window-size=1280,1040").split()
+SUBMIT, STOP = "#box .submit-button", "#box .stop-button"
+RETRY, CLEAR = "#chat button[aria-label='Retry']", "#chat button[aria-label='Clear']"
 PATIENCE = 200  # seconds for what a slow, busy machine may take
 
 
@@ -84,33 +86,33 @@ class Visitor:
     def __init__(self, chromium, address: str) -> None:
         self.window = chromium
         chromium.get(address)
-        wait_for(lambda: self.find("#box textarea") and self.find("#box textarea")[0].is_enabled(), "no page")
+        self.box = wait_for(lambda: [e for e in self.find("#box textarea") if e.is_enabled()], "no page")[0]
 
     def find(self, selector: str) -> list:
         return self.window.find_elements("css selector", selector)
 
     def texts(self, who: str) -> list[str]:
         """What the messages of "user" or "bot" say, as a person would read them."""
-        return self.window.execute_script("return [...document.querySelectorAll(arguments[0])].map(e => e.innerText)",
-                                          f"#chat .{who}-row")
+        return self.window.execute_script(
+            "return [...document.querySelectorAll(arguments[0])].map(e => e.innerText)", f"#chat .{who}-row")
 
     def last(self) -> str:
         return (self.texts("bot") or [""])[-1]
 
     def ask(self, question: str) -> None:
-        self.find("#box textarea")[0].send_keys(question + "\n")
-        wait_for(lambda: any(question[:20] in text for text in self.texts("user")), "the question is not shown")
+        wait_for(self.box.is_enabled, "no question can be typed")
+        self.box.send_keys(question + "\n")
+        wait_for(lambda: any(question[:20] in text for text in self.texts("user")), "it is not shown")
 
-    def press(self, name: str) -> None:
-        wait_for(lambda: self.find(f"#{name}")[0].is_enabled(), f"{name} cannot be pressed")
-        self.find(f"#{name}")[0].click()
+    def press(self, selector: str) -> None:
+        wait_for(lambda: self.find(selector), f"there is no {selector}")[-1].click()
 
     def choose(self, technique: str) -> None:
         self.find(f"#technique input[value='{technique}']")[0].click()
 
     def ended(self) -> str:
         """The last answer, when there is no more to come."""
-        wait_for(lambda: self.find("#send")[0].is_enabled(), lambda: f"no end: {self.last()}")
+        wait_for(lambda: self.find(SUBMIT), lambda: f"no end: {self.last()}")
         return self.last()
 
     def grows(self, times: int) -> list[str]:
@@ -128,42 +130,52 @@ def visitor(chromium, script):
 
 
 def test_an_answer_streams_stops_and_is_asked_again(visitor, tmp_path):
-    assert "SmolLM2" in visitor.find("#title")[0].text and "on this computer" in visitor.find("#title")[0].text
+    title = visitor.find("#title")[0].text
+    assert "SmolLM2" in title and "on this computer" in title
     visitor.ask("Tell me a long story about a river.")
     seen = visitor.grows(4)
-    assert all(later.startswith(earlier[:20]) for earlier, later in zip(seen, seen[1:], strict=False)), seen
-    visitor.press("stop")
-    started = time.monotonic()
-    assert "stopped by you" in visitor.ended()
-    assert time.monotonic() - started < 30
-    length = len(visitor.last())
+    assert all(after.startswith(before[:20]) for before, after in zip(seen, seen[1:], strict=False)), seen
+    visitor.press(STOP)
+    visitor.ended()
     time.sleep(1)
-    assert len(visitor.last()) == length, "it went on after Stop"
-    visitor.press("clear")
+    stopped = visitor.last()
+    time.sleep(3)
+    assert visitor.last() == stopped, "it went on after Stop"
+    visitor.press(CLEAR)
     wait_for(lambda: not visitor.texts("bot"), "Clear left something")
     visitor.ask("What is 2 + 2?")
-    assert "plain" in visitor.ended()
+    wait_for(lambda: "tokens" in visitor.last(), "no end")
+    visitor.ended()
     visitor.choose("chain-of-thought")
-    visitor.press("retry")
+    visitor.press(RETRY)
     wait_for(lambda: "chain-of-thought" in visitor.last(), "Retry did not use the technique")
+    visitor.press(STOP)
     visitor.ended()
     assert len(visitor.texts("bot")) == 1, "Retry should replace the answer"
     visitor.window.save_screenshot(str(tmp_path / "chat.png"))
 
 
-def test_the_tutor_shows_its_sources(visitor, tmp_path):
+def test_the_tutor_quotes_the_guide_and_its_link_opens_the_section(visitor, tmp_path):
     visitor.choose("retrieval")
     visitor.ask("What does top-p sampling do?")
-    wait_for(lambda: visitor.last() and "…" not in visitor.last(), "the tutor says nothing", 400)  # it reads the guide
+    wait_for(lambda: "The guide says" in visitor.last(), "the tutor says nothing", 400)  # it reads the guide
     visitor.grows(2)
-    visitor.press("stop")
-    answer = visitor.ended()
-    assert "Sources in the guide:" in answer, answer
-    visitor.find("#prompt button")[0].click()
-    sent = wait_for(lambda: visitor.find("#sent textarea") and visitor.find("#sent textarea")[0].get_property("value"),
-                    "the prompt is not shown")
-    assert "<passage heading=" in sent
+    visitor.press(STOP)
+    assert "own words" in visitor.ended()
+    visitor.press("#prompt button")
+    wait_for(lambda: "<passage heading=" in sent_to_the_model(visitor), "the prompt is not shown")
     visitor.window.save_screenshot(str(tmp_path / "tutor.png"))
+    link = visitor.find("#chat .bot-row a[href*='/guide/']")[0]
+    heading = link.text
+    visitor.window.get(link.get_attribute("href"))
+    found = visitor.window.execute_script(
+        "let e = document.querySelector(':target'); return e && [e.innerText, e.getBoundingClientRect().top]")
+    assert found[0] == heading and -5 < found[1] < 200, found
+
+
+def sent_to_the_model(visitor: Visitor) -> str:
+    """What stands in the box of what was sent."""
+    return "".join(e.get_property("value") for e in visitor.find("#sent textarea"))
 
 
 def test_html_is_text_and_the_browser_fetches_nothing_from_elsewhere(visitor):
@@ -179,31 +191,30 @@ def test_html_is_text_and_the_browser_fetches_nothing_from_elsewhere(visitor):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as elsewhere:
         threading.Thread(target=elsewhere.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{elsewhere.server_port}"
-        text = (f"Hi <img src={address}/1 onerror=\"document.title='taken'\"> <script>document.title='taken'</script> "
-                f"![x]({address}/2)")
-        visitor.ask(text)
-        shown = visitor.texts("user")[-1]
-        assert "<script>document.title" in shown and "<img src=" in shown and "![x](" in shown, shown
+        visitor.ask(f"Repeat: <img src={address}/1 onerror=\"document.title='taken'\"> ![x]({address}/2) "
+                    "<script>document.title='taken'</script>")
+        visitor.grows(2)
+        visitor.press(STOP)
+        visitor.ended()
         assert not visitor.find("#chat .message img"), "an image came out of a text"
-        # The floor under that: even a picture that is put into the page is not fetched.
-        visitor.window.execute_script("document.body.appendChild(new Image()).src = arguments[0]", f"{address}/3")
         time.sleep(2)
         elsewhere.shutdown()
     assert fetched == [] and visitor.window.title != "taken"
-    refused = [entry["message"] for entry in visitor.window.get_log("browser") if "Security Policy" in entry["message"]]
-    assert refused and all(address in message for message in refused), f"the policy should refuse only this: {refused}"
-    visitor.press("stop")
-    visitor.ended()
 
 
-def test_two_tabs_share_no_history_and_a_narrow_window_is_enough(visitor, script):
+def test_two_tabs_share_no_history_a_telephone_is_wide_enough_and_keys_suffice(visitor, script):
     visitor.ask("My name is Priya.")
+    visitor.grows(1)
+    visitor.press(STOP)
     visitor.ended()
     window, first = visitor.window, visitor.window.current_window_handle
     window.switch_to.new_window("tab")
     other = Visitor(window, script[0])
     assert other.texts("user") == []
-    other.ask("Hello.")
+    assert window.switch_to.active_element == other.box, "one should be able to type at once"
+    window.switch_to.active_element.send_keys("Hello.\n")
+    other.grows(1)
+    other.press(STOP)
     other.ended()
     assert len(other.texts("user")) == 1
     window.close()
@@ -221,6 +232,6 @@ def test_ctrl_c_ends_the_script_also_during_an_answer(visitor, script):
     visitor.grows(1)
     _, process, log = script
     process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 0
+    assert process.wait(60) == 0
     text = log.read_text(encoding="utf-8", errors="replace")
     assert "Traceback" not in text and "Open http://127.0.0.1:" in text.splitlines()[-1], text

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -21,7 +22,8 @@ from assistant import turn as engine
 from assistant.backends import BackendError, Options, Scripted
 from assistant.conversation import Conversation, Turn
 from assistant.retrieval import Hit, Section
-from assistant.turn import VOTE_TEMPERATURE, Chat, Material
+from assistant.tasks import arithmetic_tasks, format_tasks
+from assistant.turn import VOTE_TEMPERATURE, Chat, Material, whole
 from utils import course_data
 from utils.runtime import REPOSITORY, UserError
 
@@ -193,8 +195,8 @@ def test_votes_are_read_from_the_final_answer(text, vote):
 def test_what_is_sent_is_system_history_and_question():
     chat = make("one", "two")
     chat.set_persona("plain")
-    ex.whole(ex.ask(chat, "first"))
-    turn = ex.whole(ex.ask(chat, " sec\ud83dond\n"))
+    whole(ex.ask(chat, "first"))
+    turn = whole(ex.ask(chat, " sec\ud83dond\n"))
     system = DATA["personas"]["plain"]["system"]
     assert [m["content"] for m in chat.backend.sent[1]] == [system, "first", "one", "sec\ufffdond"]
     assert (turn.finish_reason, turn.technique, turn.notes) == ("stop", "plain", [])
@@ -218,11 +220,11 @@ def test_a_turn_grows_to_the_answer_and_the_history_holds_the_bare_question(name
                                    "  ", ("half", RuntimeError("a bug")), KeyboardInterrupt()])
 def test_a_failed_turn_leaves_the_history_as_it_was(fault):
     chat = make("one", fault, "two")
-    ex.whole(ex.ask(chat, "first"))
+    whole(ex.ask(chat, "first"))
     with pytest.raises((BackendError, RuntimeError, KeyboardInterrupt)):
-        ex.whole(ex.ask(chat, "second"))
+        whole(ex.ask(chat, "second"))
     assert said(chat) == [("first", "one")] and chat.conversation.failed == "second"
-    ex.whole(ex.ask(chat))
+    whole(ex.ask(chat))
     assert said(chat) == [("first", "one"), ("second", "two")] and chat.conversation.failed is None
     assert chat.backend.sent[1] == chat.backend.sent[2]
 
@@ -243,16 +245,16 @@ def test_a_closed_answer_is_kept_as_far_as_it_went_or_leaves_no_trace(states):
 
 def test_a_retry_that_fails_or_is_stopped_leaves_the_answer_that_is_there():
     chat = make("one", BackendError("Down."), KeyboardInterrupt(), "better")
-    ex.whole(ex.ask(chat, "q"))
+    whole(ex.ask(chat, "q"))
     for error in (BackendError, KeyboardInterrupt):
         with pytest.raises(error):
-            ex.whole(ex.ask(chat))
+            whole(ex.ask(chat))
         assert said(chat) == [("q", "one")] and chat.conversation.failed is None
-    ex.whole(ex.ask(chat))
+    whole(ex.ask(chat))
     assert said(chat) == [("q", "better")]
     assert len({options.seed for options in chat.backend.options}) == 4, "a retry needs another seed"
     with pytest.raises(UserError, match="nothing to ask again"):
-        ex.whole(ex.ask(make()))
+        whole(ex.ask(make()))
 
 
 def test_random_faults_never_leave_half_a_turn():
@@ -264,7 +266,7 @@ def test_random_faults_never_leave_half_a_turn():
         for i in range(12):
             again = pick.random() < 0.3 and (chat.conversation.turns or chat.conversation.failed)
             try:
-                ex.whole(ex.ask(chat, None if again else f"question {i}"))
+                whole(ex.ask(chat, None if again else f"question {i}"))
             except (BackendError, KeyboardInterrupt):
                 pass
             assert all(turn.user and turn.assistant.strip() for turn in chat.conversation.turns)
@@ -275,12 +277,12 @@ def test_random_faults_never_leave_half_a_turn():
 
 def test_the_oldest_turns_go_when_the_budget_is_full_and_it_is_said():
     chat = make(*["word " * 20] * 8, context=180)
-    left_out = [ex.whole(ex.ask(chat, f"question {i}")).left_out for i in range(8)]
+    left_out = [whole(ex.ask(chat, f"question {i}")).left_out for i in range(8)]
     assert left_out == [0, 0, 0, 0, 1, 2, 3, 4], left_out
     assert all(count_words(messages) <= chat.budget for messages in chat.backend.sent)
     assert len(chat.conversation.turns) == 8, "what is left out of a prompt stays in the history"
     with pytest.raises(BackendError, match="does not fit .* 112 fit"):
-        ex.whole(ex.ask(chat, "word " * 200))
+        whole(ex.ask(chat, "word " * 200))
     assert len(chat.conversation.turns) == 8 and len(chat.backend.sent) == 8
     with pytest.raises(UserError, match="--max-new-tokens 50: of a context of 60"):
         make(context=60)
@@ -289,7 +291,7 @@ def test_the_oldest_turns_go_when_the_budget_is_full_and_it_is_said():
 def test_self_consistency_takes_the_answer_of_the_majority():
     chat = make("Answer: 41", "so 42", "", "Answer: 42", "never", samples=4)
     chat.set_technique("self-consistency")
-    turn = ex.whole(ex.ask(chat, "6 * 7?"))
+    turn = whole(ex.ask(chat, "6 * 7?"))
     assert turn.assistant == "so 42" and turn.notes == ["2 of 4 sampled answers say '42'"]
     options = chat.backend.options
     assert all(each.temperature == VOTE_TEMPERATURE for each in options)
@@ -297,7 +299,7 @@ def test_self_consistency_takes_the_answer_of_the_majority():
     assert turn.completion_tokens == 2 + 2 + 1 + 2 and turn.prompt_tokens == 4 * count_words(chat.sent)
     chat = make("1", BackendError("Said nothing.", empty=True), "1", "x", samples=3)
     chat.set_technique("self-consistency")
-    assert ex.whole(ex.ask(chat, "q")).assistant == "1", "one empty sample must not lose the others"
+    assert whole(ex.ask(chat, "q")).assistant == "1", "one empty sample must not lose the others"
 
 
 @pytest.mark.parametrize(("answers", "final", "note"), [
@@ -307,7 +309,7 @@ def test_self_consistency_takes_the_answer_of_the_majority():
 def test_json_is_repaired_once(answers, final, note):
     chat = make(*answers, "never")
     chat.set_technique("json", "name", "year")
-    turn = ex.whole(ex.ask(chat, "Who?"))
+    turn = whole(ex.ask(chat, "Who?"))
     assert turn.assistant == final and len(chat.backend.sent) == len(answers)
     assert note in "".join(turn.notes) and bool(turn.notes) == bool(note)
     if note:
@@ -359,14 +361,14 @@ def test_the_guides_words_come_before_the_models():
     assert [source.quote for source in turn.sources] == ["Quoted from 0. Heading", "", ""]
     assert turn.sources[1].link == "page.md#1"
     assert all(f"Passage {i}." in chat.backend.sent[0][-1]["content"] for i in range(3))
-    ex.whole(ex.ask(chat, "And?"))
+    whole(ex.ask(chat, "And?"))
     assert chat.backend.sent[1][:2] == [message("user", "What is attention?"),
                                         message("assistant", "From the guide.")]
 
 
 def test_what_the_guide_does_not_have_is_said_without_the_model():
     chat = tutor(0.3)
-    turn = ex.whole(ex.ask(chat, "Who won the cup?"))
+    turn = whole(ex.ask(chat, "Who won the cup?"))
     assert "guide has nothing on this" in turn.assistant and turn.sources == []
     assert "below 0.40" in turn.notes[0] and chat.backend.sent == []
 
@@ -374,7 +376,7 @@ def test_what_the_guide_does_not_have_is_said_without_the_model():
 @pytest.mark.parametrize(("context", "passages"), [(1000, 3), (215, 2), (150, 1)])
 def test_passages_give_way_to_a_small_context(context, passages):
     chat = tutor(0.95, "ok", context=context)
-    ex.whole(ex.ask(chat, "What is attention?"))
+    whole(ex.ask(chat, "What is attention?"))
     assert chat.backend.sent[0][-1]["content"].count("<passage") == passages
 
 
@@ -398,16 +400,16 @@ def test_ranking_of_equals_and_of_zero_vectors():
 
 
 def test_generated_tasks_follow_the_seed_differ_and_are_right():
-    for generate in (ex.arithmetic_tasks, ex.format_tasks):
+    for generate in (arithmetic_tasks, format_tasks):
         tasks = generate(1)
         assert len(tasks) >= 30 and tasks == generate(1) != generate(2)
         assert len({task["question"] for task in tasks}) > 25, "too many are the same"
         assert len({task["id"] for task in tasks}) == len(tasks)
-    for task in ex.arithmetic_tasks(3, 40):
-        a, b = map(int, __import__("re").findall(r"\d+", task["question"]))
+    for task in arithmetic_tasks(3, 40):
+        a, b = map(int, re.findall(r"\d+", task["question"]))
         sign = next(s for s in ("+", "-", "times", "pounds") if f" {s} " in task["question"])
         assert task["accept"] == [str({"+": a + b, "-": a - b}.get(sign, a * b))]
-    for task in ex.format_tasks(3):
+    for task in format_tasks(3):
         for name, value in json.loads(task["accept"][0]).items():
             assert f'"{name}"' in task["question"] and json.dumps(value) in task["question"]
 
@@ -429,7 +431,7 @@ def test_the_scoring_rule(category, accept, answer, right):
 def test_every_scored_task_can_be_solved():
     tasks = [task for task in DATA["tasks"] if task["category"] in ("sentiment", "context")]
     assert len(tasks) >= 60
-    for task in [*tasks, *ex.arithmetic_tasks(0), *ex.format_tasks(0)]:
+    for task in [*tasks, *arithmetic_tasks(0), *format_tasks(0)]:
         assert ex.is_right(task, task["accept"][0]) and not ex.is_right(task, ""), task
 
 
@@ -446,7 +448,7 @@ def test_techniques_are_compared_on_the_same_tasks():
 def test_a_scored_task_is_asked_by_its_technique_alone_and_takes_the_likeliest():
     task = {"id": "x", "category": "context", "question": "Who?", "accept": ["omar"], "context": "Omar."}
     chat = make("Omar", "nobody")
-    ex.whole(ex.ask(chat, "earlier"))
+    whole(ex.ask(chat, "earlier"))
     assert ex.solve(chat, task, "retrieval").assistant == "nobody"
     sent = chat.backend.sent[1]
     assert len(sent) == 1 and "<passage" in sent[0]["content"] and "Omar." in sent[0]["content"]

@@ -233,6 +233,12 @@ def open_tutor(settings) -> GuideIndex:
     return GuideIndex.open(GUIDE, encoder, packaged.cache_folder() / "guide")
 
 
+def whole(turns: Iterator[Turn]) -> Turn:
+    """The last state of a turn, when nobody watches it grow."""
+    *_, turn = turns
+    return turn
+
+
 def check_technique(data: dict, techniques: dict, name: str, *details: str) -> None:
     """Raise UserError if there is no such technique, or if it does not take these details."""
     if name not in techniques:
