@@ -345,7 +345,7 @@ SCORED = {"sentiment": ("plain", "system-role", "few-shot"), "context": ("plain"
           "arithmetic": ("plain", "few-shot", "chain-of-thought"),
           "format": ("plain", "few-shot", "json")}
 EXAMPLES = {"sentiment": "sentiment", "format": "json_extraction"}  # for few-shot; else short_answers
-LENGTHS = {"chain-of-thought": 128}  # tokens of an answer; the others get 32
+LENGTHS = {"chain-of-thought": 128}  # tokens of an answer; the others get 64
 LABELS = ["negative", "positive"]
 
 
@@ -397,7 +397,7 @@ def solve(chat: Chat, task: dict, technique: str) -> Turn:
     passage = [("passage", task["context"])] if "context" in task else []
     material = Material(chat.data["personas"]["plain"]["system"], shots["instruction"],
                         shots["examples"], passage, list(wanted), chat.samples)
-    length = min(LENGTHS.get(technique, 32), chat.options.max_new_tokens)
+    length = min(LENGTHS.get(technique, 64), chat.options.max_new_tokens)
     options = replace(chat.options, max_new_tokens=length, temperature=chat.options.temperature or 0)
     try:
         return whole(ask(replace(chat, conversation=Conversation(), technique=technique, draws=0,
