@@ -35,18 +35,22 @@ def scored(part: dict, folder: Path) -> None:
 
 
 def techniques(part: dict, folder: Path) -> None:
-    table("Scored tasks", ["category", "technique", "right", "accuracy", "95 % interval",
-                           "only it", "only plain", "p", "s"], [
-        [row["category"], row["technique"], f"{row['right']} of {row['of']}", row["accuracy"],
-         interval(row), *(["", "", ""] if row["technique"] == "plain" else
-                          [str(row["only_technique"]), str(row["only_plain"]), f"{row['p_value']:.3f}"]),
-         f"{row['seconds']:.0f}"] for row in part["rows"]])
+    rows, compared = [], 0
+    for row in part["rows"]:
+        only = ["", "", ""]
+        if row["technique"] != "plain":
+            compared += 1
+            only = [str(row["only_technique"]), str(row["only_plain"]), f"{row['p_value']:.3f}"]
+        rows.append([row["category"], row["technique"], f"{row['right']} of {row['of']}",
+                     row["accuracy"], interval(row), *only, f"{row['seconds']:.0f}"])
+    table("Scored tasks", ["category", "technique", "right", "accuracy", "95 % interval", "only it",
+                           "only plain", "p", "s"], rows)
     say("Right is: equal JSON (format); the last number (arithmetic); an accepted answer as a whole "
         "word (context); the label and not the other one (sentiment). In the category context only "
         "retrieval gets the passage. A technique is compared with plain on the same tasks: those that "
         "only it, or only plain, got right. p is the chance of so uneven a split if both were equally "
-        "good; with eight comparisons one below 0.05 may be chance. Always the commoner label of the "
-        f"examples would get {part['sentiment_majority_baseline']:.3f} of the sentiments.")
+        f"good; of {compared} comparisons one below 0.05 may be chance. Always the commoner label of "
+        f"the examples would get {part['sentiment_majority_baseline']:.3f} of the sentiments.")
 
 
 def retrieval(part: dict, folder: Path) -> None:
