@@ -42,6 +42,9 @@ SWAPPED = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.M
            ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.BitAnd: ast.BitOr}
 
 
+LIMITS = {"import_seconds": 15, "call_seconds": 3}
+
+
 class Bench:
     """A grader for one exercise, and a folder to write submissions to."""
 
@@ -51,7 +54,7 @@ class Bench:
         self.source = self.script.read_text(encoding="utf-8")
         self.tasks = read_tasks(self.source)
         self.grader = Grader(exercise, seed=1)
-        self.grader.sandbox.limits |= {"import_seconds": 15, "call_seconds": 2}
+        self.grader.sandbox.limits |= LIMITS
 
     def grade(self, source: str, grader: Grader | None = None) -> dict:
         file = self.folder / "submission.py"
@@ -88,7 +91,9 @@ class Bench:
         before = fingerprint(harm), fingerprint(REPOSITORY / "code"), fingerprint(GRADING)
         rows = hostile.submissions(blank(self.source, self.script.name), [t.function for t in self.tasks],
                                    self.exercise, str(REPOSITORY), str(harm))
+        self.grader.sandbox.limits |= {"import_seconds": 5, "call_seconds": 1}
         gained = {name: score for name, source in rows.items() if (score := self.grade(source)["score"])}
+        self.grader.sandbox.limits |= LIMITS
         time.sleep(1)
         whole = before == (fingerprint(harm), fingerprint(REPOSITORY / "code"), fingerprint(GRADING))
         planted = [p for p in (Path("/tmp"), Path.home(), REPOSITORY, Path("/dev/shm"))

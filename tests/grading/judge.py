@@ -3,15 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from sandbox import WHY
 from values import decode, difference, plain
-
-EXPLAINED = {
-    "late": "it did not end within the time limit",
-    "too much": "it returned more data than is read",
-    "too many processes": "it started too many processes",
-    "dead": "the whole process was ended from inside",
-    "ended": "the process ended from inside (does it call exit?)",
-}
 
 
 def test_case(case, expected, answers, points, record_property):
@@ -25,7 +18,7 @@ def test_case(case, expected, answers, points, record_property):
         pytest.fail(f"it raised {reply.errors[number]}", pytrace=False)
     if number not in reply.values:
         before = number - 1 in {-1, *reply.values, *reply.errors}
-        pytest.fail(EXPLAINED.get(reply.state, f"it was {reply.state}") if before else
+        pytest.fail(WHY.get(reply.state, f"it was {reply.state}") if before else
                     "it was not tried, since an earlier call of this task did not come back", pytrace=False)
     try:
         value = decode(reply.values[number])

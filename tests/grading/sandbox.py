@@ -21,6 +21,12 @@ LIMITS = {"import_seconds": 60, "call_seconds": 20, "memory_mb": 2_000, "process
 USERS = range(61_000, 65_000)  # user ids that no account has; each submission gets another one
 
 
+WHY = {  # state -> in words
+    "late": "it did not end within the time limit", "too much": "it returned more data than is read",
+    "too many processes": "it started too many processes", "dead": "the whole process was ended from inside",
+    "ended": "the process ended from inside (does it call exit?)"}
+
+
 @dataclass
 class Answers:
     """What came back: `state` says why it ended; values and errors by the number of the call."""
@@ -193,6 +199,8 @@ class Sandbox:
                         answers.missing.add(number)
             except (ValueError, TypeError, AttributeError, RecursionError):
                 continue
+        if not imported and not answers.import_error:
+            answers.import_error = f"while it was loaded: {WHY.get(answers.state, answers.state)}"
         return answers
 
 
