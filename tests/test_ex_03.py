@@ -102,6 +102,15 @@ def test_characteristic_words_are_frequent_here_and_rare_there():
     assert many[0] == "often", "the z-score should weigh how sure a difference is"
 
 
+def test_each_text_is_closed_by_the_end_of_text_and_nothing_else_is_added(tiny_model):
+    tokenizer, _ = tiny_model
+    x, y, z = tokenizer("xyz")["input_ids"]
+    end = tokenizer.eos_token_id
+    assert ex.make_blocks({"train": ["xy", "z"]}, tokenizer, 5) == {"train": [[x, y, end, z, end]]}
+    with pytest.raises(UserError, match="the test texts have 1 tokens, and a block 5"):
+        ex.make_blocks({"test": ["x"]}, tokenizer, 5)
+
+
 def test_words_are_lower_case_and_begin_with_a_letter():
     assert ex.words("A Name_1, 2nd Époque!") == ["name_1", "époque"]
 
@@ -163,6 +172,17 @@ def test_continuations_leave_out_the_prompt_and_are_decided_by_the_seed(tiny_mod
     assert texts != ex.continuations(tiny_model[1], tiny_model[0], prompts, 4, 6, 4)
 
 
+def test_each_prompt_gets_its_own_continuations(tiny_model):
+    tokenizer, _ = tiny_model
+
+    def generate(input_ids, num_return_sequences, **options):  # the prompt's last letter once more
+        rows = input_ids.repeat_interleave(num_return_sequences, 0)
+        return torch.cat([rows, rows[:, -1:]], 1)
+
+    model = SimpleNamespace(device="cpu", generate=generate)
+    assert ex.continuations(model, tokenizer, ["a", "bc", "d"], 0, 1, 2) == [["a"] * 2, ["c"] * 2, ["d"] * 2]
+
+
 def test_the_checkpoints_own_generation_settings_change_nothing(tiny_model, tmp_path):
     tiny.save("decoder", tmp_path)
     path = tmp_path / "generation_config.json"
@@ -221,6 +241,7 @@ def test_small_memory_flags_learn_the_same(short, own_corpus, tmp_path, monkeypa
                                ("--gradient-checkpointing",)]):
         session, trainer, _ = make_trainer(tmp_path / str(i), own_corpus, *flags)
         training.train(trainer, session)
+        assert trainer.state.global_step == 8, flags
         weights[i] = torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
     torch.testing.assert_close(weights[1], weights[0], atol=1e-5, rtol=0)
     torch.testing.assert_close(weights[2], weights[0], atol=1e-5, rtol=0)
