@@ -9,10 +9,12 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 
 import ex_01_bert_classification as ex
 from utils import checkpoints, course_data, runtime
@@ -78,9 +80,9 @@ def test_a_word_is_found_whatever_the_tokenizer_s_marks(tiny_model, roberta):
     from transformers import AutoTokenizer
 
     for tokenizer in (tiny_model[1], AutoTokenizer.from_pretrained(roberta)):
-        sentence = "I sat with a monkey, and it ate"
+        sentence = "I sat with a monkey, and it ate axb a.b"
         tokens = tokenizer(sentence)["input_ids"]
-        for word in ("it", "monkey", "ATE"):
+        for word in ("it", "monkey", "ATE", "a.b"):
             pieces = [tokens[i] for i in ex.find_word(tokenizer, sentence, word)]
             assert tokenizer.decode(pieces).replace(" ", "") == word.lower()
         with pytest.raises(ValueError, match="'wit'"):
@@ -125,7 +127,7 @@ def test_baselines_learn_from_the_training_split_alone():
 
 
 def test_texts_without_words_have_no_tfidf_baseline():
-    texts = {"text": ["\U0001f600", "\U0001f622", "a !", "b"], "label": [1, 0, 1, 1]}
+    texts = {"text": ["\U0001f600", "\U0001f622", "a !", "b"], "label": [0, 1, 0, 0]}
     assert ex.baselines(texts, texts) == {"majority": 0.75, "tfidf": None}
 
 
@@ -159,6 +161,21 @@ def test_training_order_groups_lengths_and_visits_everything_each_epoch():
     assert padding < 0.1, "batches of similar length should need hardly any padding"
     longest = [max(batch) for batch in batches]
     assert sorted(longest) != longest != sorted(longest)[::-1], "lengths must not rise or fall"
+    again = [{*first[b:b + 16]} for b in range(0, 320, 16)]
+    assert not any({*second[b:b + 16]} in again for b in range(0, 320, 16)), "not shuffled anew"
+
+
+def test_the_trainer_trains_on_the_train_split_and_validates_on_the_validation_split(tiny_model):
+    model, tokenizer = tiny_model
+    texts = {"train": ["dull film", "great film", "flat cast"], "validation": ["weak plot"] * 2}
+    splits = {part: Dataset.from_dict({"text": rows, "label": [0] * len(rows)})
+              for part, rows in texts.items()}
+    session = SimpleNamespace(settings=ex.parse(["--preset", "smoke", "--batch-size", "3"]),
+                              device="cpu", checkpoints="unused")
+    trainer = ex.make_trainer(session, model, tokenizer, SimpleNamespace(splits=splits))
+    seen = [tokenizer.batch_decode(list(rows["input_ids"]), skip_special_tokens=True)
+            for rows in (trainer.train_dataset, trainer.eval_dataset)]
+    assert sorted(seen[0]) == sorted(2 * texts["train"]) and seen[1] == texts["validation"]
 
 
 def test_a_diverged_training_is_one_line_with_its_learning_rate(tmp_path, monkeypatch):
@@ -182,10 +199,11 @@ def test_probs_are_exact_in_the_order_given_and_cut_at_the_same_length(tiny_mode
 
 
 def test_calibration_of_known_cases():
-    confidence, right = np.array([0.9, 0.92, 0.55, 1.0]), np.array([True, False, False, True])
+    confidence, right = np.array([0.9, 0.92, 0.55, 1.0]), np.array([True, False, True, True])
     groups = ex.calibration_bins(confidence, right)
-    assert groups == [(1, 0.55, 0.0), (3, pytest.approx(0.94), pytest.approx(2 / 3))]
-    assert ex.calibration_error(confidence, right) == pytest.approx((0.55 + 3 * (0.94 - 2 / 3)) / 4)
+    assert groups == [(1, 0.55, 1.0), (3, pytest.approx(0.94), pytest.approx(2 / 3))]
+    assert ex.calibration_error(confidence, right) == pytest.approx((0.45 + 3 * (0.94 - 2 / 3)) / 4)
+    assert ex.calibration_bins(confidence, right, bins=2) == [(4, pytest.approx(0.8425), 0.75)]
     assert ex.calibration_error(np.full(100, 0.95), np.arange(100) < 95) == pytest.approx(0)
 
 
@@ -213,19 +231,21 @@ def by_word(texts):
 def test_word_influence_finds_the_words_that_matter():
     influence = dict(ex.word_influence("a great dull film", by_word))
     assert influence == pytest.approx({"a": 0, "great": 0.4, "dull": -0.3, "film": 0})
+    twice = ex.word_influence("great great film", by_word)
+    assert [value for _, value in twice] == pytest.approx([0, 0, 0]), "one at a time is left out"
 
 
 def test_the_evaluation_says_what_was_right_and_what_was_not(monkeypatch):
     monkeypatch.setattr(ex, "predict_probs", lambda model, tokenizer, texts, length: by_word(texts))
-    test = {"text": ["great a", "dull b", "dull c c", "great d d", "great e"],
-            "label": [1, 0, 1, 0, 1]}
+    test = {"text": ["great a", "dull b", "dull c c", "great d d", "great e", "dull f"],
+            "label": [1, 0, 1, 0, 1, 1]}
     result = ex.evaluate_once(None, None, test, 64)
-    assert result["accuracy"] == 0.6 and result["confusion"].tolist() == [[1, 1], [1, 2]]
-    assert [row["text"] for row in result["mistakes"]] == ["great d d", "dull c c"]
-    assert [(row["label"], row["predicted"]) for row in result["mistakes"]] == [(0, 1), (1, 0)]
+    assert result["accuracy"] == 0.5 and result["confusion"].tolist() == [[1, 1], [2, 2]]
+    mistakes = [(row["text"], row["label"], row["predicted"]) for row in result["mistakes"]]
+    assert mistakes == [("great d d", 0, 1), ("dull c c", 1, 0), ("dull f", 1, 0)]
     explained = [" ".join(word for word, _ in words) for words in result["influences"]]
     assert explained == ["great a", "dull b", "great d d", "dull c c"]
-    assert result["mean_confidence"] == pytest.approx((3 * 0.9 + 2 * 0.8) / 5)
+    assert result["mean_confidence"] == pytest.approx((0.9 + 0.8) / 2)
 
 
 # Part 5
