@@ -19,6 +19,7 @@ from datasets import Dataset
 import ex_01_bert_classification as ex
 from utils import checkpoints, course_data, runtime
 from utils.runtime import REPOSITORY, UserError
+from utils.stats import accuracy_interval
 
 SCRIPT = REPOSITORY / "code" / "ex_01_bert_classification.py"
 
@@ -237,15 +238,17 @@ def test_word_influence_finds_the_words_that_matter():
 
 def test_the_evaluation_says_what_was_right_and_what_was_not(monkeypatch):
     monkeypatch.setattr(ex, "predict_probs", lambda model, tokenizer, texts, length: by_word(texts))
-    test = {"text": ["great a", "dull b", "dull c c", "great d d", "great e", "dull f"],
-            "label": [1, 0, 1, 0, 1, 1]}
+    test = {"text": ["great a", "dull b", "dull c c", "great d d", "great e", "dull f", "great g"],
+            "label": [1, 0, 1, 0, 1, 1, 1]}
     result = ex.evaluate_once(None, None, test, 64)
-    assert result["accuracy"] == 0.5 and result["confusion"].tolist() == [[1, 1], [2, 2]]
+    assert result["accuracy"] == 4 / 7 and result["confusion"].tolist() == [[1, 1], [2, 3]]
+    assert result["interval"] == accuracy_interval(4, 7)["interval"]
+    assert result["by_length"][0]["from"] == 2 and result["by_length"][-1]["to"] == 3, "words"
     mistakes = [(row["text"], row["label"], row["predicted"]) for row in result["mistakes"]]
     assert mistakes == [("great d d", 0, 1), ("dull c c", 1, 0), ("dull f", 1, 0)]
     explained = [" ".join(word for word, _ in words) for words in result["influences"]]
     assert explained == ["great a", "dull b", "great d d", "dull c c"]
-    assert result["mean_confidence"] == pytest.approx((0.9 + 0.8) / 2)
+    assert result["mean_confidence"] == pytest.approx((4 * 0.9 + 3 * 0.8) / 7)
 
 
 # Part 5
