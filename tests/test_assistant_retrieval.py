@@ -91,7 +91,7 @@ def test_equal_headings_have_links_of_their_own():
 
 
 @pytest.mark.parametrize(("markdown", "text"), [
-    ("Read.\n\n```python\nx = 1\n```\n![a cat](cat.png)\n<!-- check -->\n<details><summary>q"
+    ("Read.\n\n```python\nx = 1\n```\n![a [big]\ncat](cat.png)\n<!-- check -->\n<details><summary>q"
      "</summary>\nanswer\n</details>\n\n**Sources:** [A](b),\n[C](d)\n\nOn.", "Read.\n\nOn."),
     ("- [Cheese](#1-cheese)\n- [Rockets](#2-rockets)\n", ""),
     ("*Printed by a small model.*\nBut *this* `stays`.", "But this stays."),

@@ -102,7 +102,7 @@ def prose(markdown: str) -> str:
     text = re.sub(r"```.*?```|<!--.*?-->|<details>.*?</details>", "", markdown, flags=re.DOTALL)
     text = re.sub(r"^\*\*(Sources|Try it):?\*\*.*?(\n\n|\Z)", "", text, flags=re.DOTALL | re.M)
     text = re.sub(r"^\s*[-*] \[[^\]]*\]\([^)]*\)\s*$|^\*Printed by .*\*$", "", text, flags=re.M)
-    text = re.sub(r"!\[[^\]]*\]\([^)]*\)", "", text)
+    text = re.sub(r"!\[.*?\]\([^)]*\)", "", text, flags=re.DOTALL)
     text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)
     text = re.sub(r"^(\|.*\|)\n\|[-:| ]+\|\n((?:\|.*\|(?:\n|\Z))+)", rows,
                   re.sub(r"\*\*?|`", "", text), flags=re.M)
