@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import shutil
@@ -113,6 +114,21 @@ def test_each_text_is_closed_by_the_end_of_text_and_nothing_else_is_added(tiny_m
 
 def test_words_are_lower_case_and_begin_with_a_letter():
     assert ex.words("A Name_1, 2nd Époque!") == ["name_1", "époque"]
+
+
+def test_characteristic_words_are_ranked_by_the_z_score_of_their_log_odds():
+    draw, vocabulary = random.Random(0), [f"word{i}" for i in range(30)]
+    ours = draw.choices(vocabulary, weights=range(1, 31), k=300) + ["tie", "equal"]
+    others = draw.choices(vocabulary, weights=range(30, 0, -1), k=1000)
+
+    def z_score(word):
+        (a, n), (b, m) = ((texts.count(word) + 0.5, len(texts)) for texts in (ours, others))
+        log_odds = math.log(a / (n + 1 - a)) - math.log(b / (m + 1 - b))
+        return log_odds / math.hypot(a ** -0.5, b ** -0.5)
+
+    ranked = sorted(set(ours), key=lambda word: (-z_score(word), word))
+    assert ex.characteristic_words([" ".join(ours)], [" ".join(others)]) == ranked
+    assert ranked.index("tie") == ranked.index("equal") + 1
 
 
 def test_the_corpus_is_described_split_by_split():
@@ -337,6 +353,8 @@ def test_fine_tuning_lowers_held_out_perplexity_and_the_views_say_so(smoke, caps
         parts = results[method]["parts"]
         before, after = (parts[when]["perplexity"]["corpus"] for when in ("before", "after"))
         assert after / before == parts["after"]["ratio"]["corpus"] < most, method
+        validated = [row["eval_perplexity"] for row in parts["training"]["history"] if "eval_perplexity" in row]
+        assert parts["training"]["best_validation_perplexity"] == min(validated) < max(validated[1:])
     from views import ex_03 as views
 
     views.after(results["full"]["parts"]["before"], results["full"]["parts"]["after"], None)
