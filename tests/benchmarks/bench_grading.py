@@ -1,6 +1,6 @@
 """What the grader is worth: a table of (a) to (g), by running it. Minutes on two cores.
 
-    python tests/benchmarks/bench_grading.py                      all exercises; writes guides/outputs/grading.md, too
+    python tests/benchmarks/bench_grading.py                      all exercises; writes the table of the guide, too
     python tests/benchmarks/bench_grading.py ex_02 --only abe     one exercise, some rows
     python tests/benchmarks/bench_grading.py --quick              (a), (c) and (e) in part, (b) on the first exercise
 
@@ -27,6 +27,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 GRADING = REPOSITORY / "tests" / "grading"
+GUIDE = REPOSITORY / "guides" / "instructors_guide.md"
 sys.path[:0] = [str(GRADING), str(REPOSITORY / "code"), str(REPOSITORY / "tests")]
 
 import grade  # noqa: E402
@@ -214,6 +215,16 @@ def generated(source: str, functions: set[str], most: int = 80):
             continue
 
 
+def write_table(exercises: list[str], rows: list[str], measures: list[str]) -> None:
+    """Put the rows of these exercises into the guide's table, between its two marks."""
+    text, mark = GUIDE.read_text(encoding="utf-8"), "<!-- bench_grading -->\n"
+    before, table, after = text.split(mark)
+    kept = [row for row in table.splitlines() if row.startswith("| ex_") and row.split()[1] not in exercises]
+    table = "\n".join(["", "| exercise | row | as it should be | measured |", "|---|---|---|---|", *sorted(kept + rows),
+                       "", f"In force there: {', '.join(measures)}.", "", ""])
+    grade.write_whole(GUIDE, lambda p: p.write_text(mark.join([before, table, after]), encoding="utf-8", newline="\n"))
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("exercises", nargs="*", default=list(EXERCISES))
@@ -235,13 +246,8 @@ def main(argv: list[str] | None = None) -> int:
                     print(f"{rows[-1]} {time.monotonic() - start:.0f} s", flush=True)
             finally:
                 bench.grader.close()
-    if args.exercises == list(EXERCISES) and args.only == "abcdefg" and not args.quick:
-        measures = ", ".join(name for name, held in bench.grader.measures.items() if held)
-        text = "\n".join(["| exercise | row | as it should be | measured |", "|---|---|---|---|", *rows, "",
-                          f"In force on the computer that measured this: {measures}.", ""])
-        (REPOSITORY / "guides" / "outputs").mkdir(exist_ok=True)
-        grade.write_whole(REPOSITORY / "guides" / "outputs" / "grading.md",
-                          lambda p: p.write_text(text, encoding="utf-8", newline="\n"))
+    if args.only == "abcdefg" and not args.quick:
+        write_table(args.exercises, rows, [name for name, held in bench.grader.measures.items() if held])
     return 0 if good else 1
 
 
