@@ -128,7 +128,7 @@ def with_context(messages: list[Message], sections: list[tuple[str, str]]) -> li
 
 def unmarked(text: str) -> str:
     """The text without the marks that delimit passages, which it could use to end its own."""
-    return re.sub(r"</?\s*passage", "", text, flags=re.IGNORECASE)
+    return re.sub(r"<\s*/?\s*passage", "", text, flags=re.IGNORECASE)
 
 
 def json_output(messages: list[Message], keys: list[str]) -> list[Message]:

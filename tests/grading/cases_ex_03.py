@@ -56,6 +56,9 @@ def draw(rng: random.Random) -> list[Case]:
              hint="odds: a word's count over that of all others, half an occurrence more in both"),
         Case("characteristic_words", "a word that the others never say", [["film" + " list" * 5], ["list list"], 2],
              hint="odds: a word's count over that of all others, half an occurrence more in both"),
+        Case("characteristic_words", "two words of much the same weight", [
+            ["film" + " list" * 5], ["list " * 5 + "plot plot"], 2],
+             hint="the variance is 1 over the word's count, of both collections alike"),
         Case("characteristic_words", "more than 200 words", [
             [" ".join(a + b for a in rare for b in "abcd")], ["film"]], hint="count says how many there are at most"),
         Case("characteristic_words", "all words", [ours, others], hint="at most count words"),

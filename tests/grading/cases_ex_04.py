@@ -33,7 +33,7 @@ def draw(rng: random.Random) -> list[Case]:
     def size(messages):
         return sum(len(m["content"].split()) + 4 for m in messages)
 
-    head, history, question = [said("system", 5)], turns(4), said("user", 6)
+    head, history, question = [said("system", 5), *turns(1)], turns(4), said("user", 6)
     count, all_of_it = Fixture("count_words"), size([*head, *history, question])
     unequal = [said("user", 2), said("assistant", 2), said("user", 40), said("assistant", 40), *turns(1)]
     trimming = [
@@ -70,6 +70,8 @@ def draw(rng: random.Random) -> list[Case]:
         for heading, passage in sections:
             if heading not in text or passage not in text:
                 return "each heading and each passage must stand in the last message"
+            if text.index(heading) > text.index(passage):
+                return "a heading comes before its passage"
         if messages[-1]["content"] not in text:
             return "the question must stand in the last message, too"
         if text.index(sections[0][1]) > text.rindex(messages[-1]["content"]):
