@@ -95,7 +95,9 @@ class Bench:
         rows = hostile.submissions(blank(self.source, self.script.name), [t.function for t in self.tasks],
                                    self.exercise, str(REPOSITORY), str(harm))
         self.grader.sandbox.limits |= {"import_seconds": 5, "call_seconds": 1}
-        gained = {name: score for name, source in rows.items() if (score := self.grade(source)["score"])}
+        shorter = self.of_task(self.tasks[0].function) if self.quick else None  # for what runs into the limits
+        gained = [name for name, source in rows.items()
+                  if self.grade(source, shorter if name.startswith("harmed") else None)["score"]]
         self.grader.sandbox.limits |= LIMITS
         time.sleep(1)
         whole = before == (fingerprint(harm), fingerprint(REPOSITORY / "code"), fingerprint(GRADING))
@@ -103,8 +105,9 @@ class Bench:
                    if (p / "planted-by-a-submission").exists()]
         after = self.grade(self.source)["score"]
         good = not gained and whole and not planted and after == 100
-        return (f"{len(rows)} submissions, {len(gained)} gained points {sorted(gained) or ''}, files outside "
-                f"{'untouched' if whole and not planted else 'TOUCHED'}, the next right one got {after:g}"), good
+        return ", ".join([f"{len(rows)} submissions, {len(gained)} gained points", *gained, "files outside "
+                          + ("untouched" if whole and not planted else "TOUCHED"),
+                          f"the next right one got {after:g}"]), good
 
     def c(self) -> tuple[str, bool]:
         lost, right, survivors = 0, 0, []
