@@ -248,14 +248,15 @@ def test_the_judge_counts_right_answers_and_positive_ones():
 
 
 def test_answers_are_calibrated_by_what_is_said_without_content(monkeypatch):
-    # Always "positive", about q by little; and without content as well, so q's answer turns.
-    says = {"q": [0.4, 0.6], "r": [0.1, 0.9], "N/A": [0.2, 0.8], "": [0.2, 0.8]}
+    # Always "positive", about q and s by little; and without content as well, so their answers turn.
+    says = {"q": [0.4, 0.6], "r": [0.1, 0.9], "s": [0.22, 0.78],
+            "N/A": [0.2, 0.8], "": [0.2, 0.8]}
     monkeypatch.setattr(ex, "score_labels", lambda model, tokenizer, prompts, words: torch.tensor(
         [says[prompt.split("Text: ")[-1].removesuffix("\nLabel:")] for prompt in prompts]).log())
-    queries = {"text": ["q", "r"], "label": [0, 1]}
+    queries = {"text": ["q", "r", "s"], "label": [0, 1, 0]}
     result = ex.classify(None, None, TASK, queries, (0,), ("bad", "good"))
     assert {name: (row["accuracy"], row["says_positive"]) for name, row in result.items()} == {
-        "plain": (0.5, 1.0), "calibrated": (1.0, 0.5)}
+        "plain": (1 / 3, 1.0), "calibrated": (1.0, 1 / 3)}
 
 
 def test_prompts_differ_in_one_thing_at_a_time():
@@ -284,7 +285,7 @@ def test_capitals_are_chosen_and_said(tiny, monkeypatch):
         {"text": "Italy", "label": "Rome"}, {"text": "Spain", "label": "Madrid"},
         {"text": "Cuba", "label": "Havana"}]}
     prompts = []
-    scores = torch.tensor([[0.0, -1, -9], [0, -1, -2], [-3, -2, -1]])  # Rome, Rome, Havana
+    scores = torch.tensor([[0.0, -1, -9], [1, -1, -2], [-3, -2, -1]])  # Rome, Rome, Havana
     monkeypatch.setattr(ex, "score_labels", lambda *given: prompts.append(given[2]) or scores)
     monkeypatch.setattr(ex, "generate", lambda *given: tiny[1](
         [" Rome\n", " in Madrid", " Paris"])["input_ids"])
@@ -325,7 +326,7 @@ def test_diversity_and_repetition_of_known_texts():
 
 @pytest.mark.parametrize("pool", [ex.mean_pool, embedding.mean_pool])
 def test_pooled_vectors_ignore_padding(pool):
-    states = torch.tensor([[[1.0, 0], [0, 1], [50, 50]], [[0, 2], [0, 4], [0, 6]]])
+    states = torch.tensor([[[1.0, 0], [0, 1], [50, 0]], [[0, 2], [0, 4], [0, 6]]])
     vectors = pool(states, torch.tensor([[1, 1, 0], [1, 1, 1]]))
     torch.testing.assert_close(vectors, torch.tensor([[0.5**0.5, 0.5**0.5], [0, 1]]))
 
