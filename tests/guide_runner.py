@@ -32,7 +32,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-GUIDES = sorted(path for path in (REPOSITORY / "guides").glob("*.md") if path.name != "instructors_guide.md")
+GUIDES = sorted((REPOSITORY / "guides").glob("*.md"))
 FENCE = re.compile(r"^ *(`{3,}|~{3,}) *([^`]*)$")
 OUTPUTS = {"output": "any weights", "output: real weights": "real weights"}
 PRINTED_BY = re.compile(r"\*Printed by (all-MiniLM-L6-v2|SmolLM2-135M-Instruct)\b.*\*$")
