@@ -198,7 +198,7 @@ def test_html_is_text_and_the_browser_fetches_nothing_from_elsewhere(visitor):
         visitor.grows(2)
         visitor.press(STOP)
         visitor.ended()
-        assert not visitor.find("#chat .message img"), "an image came out of a text"
+        assert not visitor.find("#chat .bot-row img"), "an image came out of an answer"
         time.sleep(2)
         elsewhere.shutdown()
     assert fetched == [] and visitor.window.title != "taken"

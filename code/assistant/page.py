@@ -90,7 +90,7 @@ def launch(demo, port: int) -> None:
                 enable_monitoring=False, pwa=False, mcp_server=False, max_file_size=1, css=CSS,
                 theme=gr.themes.Soft(primary_hue="blue", font=["system-ui", "sans-serif"],
                                      font_mono=["ui-monospace", "monospace"]),
-                app_kwargs={"middleware": [here], "docs_url": None, "redoc_url": None,
+                app_kwargs={"middleware": [here, Middleware(OwnPictures)], "docs_url": None, "redoc_url": None,
                             "routes": [Route("/guide/{name}", guide_page)]})
 
 
@@ -213,6 +213,22 @@ def literal(text: str) -> str:
     """Text whose punctuation means nothing to Markdown or HTML."""
     return re.sub(r"[!-/:-@\[-`{-~]", lambda mark: f"&#{ord(mark[0])};",
                   " ".join(reporting.printable(text).split()))
+
+
+class OwnPictures:
+    """Lets the browser fetch no picture from elsewhere, though a question may hold its address."""
+
+    def __init__(self, app) -> None:
+        self.app = app
+
+    async def __call__(self, scope, receive, send) -> None:
+        async def send_with_rule(message) -> None:
+            if message["type"] == "http.response.start":
+                rule = (b"content-security-policy", b"img-src 'self' data: blob:")
+                message = {**message, "headers": [*message.get("headers", []), rule]}
+            await send(message)
+
+        await self.app(scope, receive, send_with_rule)
 
 
 def guide_page(request):
