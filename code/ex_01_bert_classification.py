@@ -77,10 +77,10 @@ def masked_guesses(model, tokenizer, sentence: str, top_k: int = 5) -> list[tupl
 
 # Task 1.2 (20 points)
 def baselines(train: dict, test: dict) -> dict[str, float | None]:
-    """Test accuracy of two baselines: the commoner label, and TF-IDF with logistic regression.
+    """Test accuracy of two baselines: the majority label, and TF-IDF with logistic regression.
 
     train, test: {"text": list of strings, "label": list of 0 and 1}. Both learn from train alone:
-    the vocabulary, the weights, and which label is the commoner one. TF-IDF counts words and pairs
+    the vocabulary, the weights, and which label is the majority. TF-IDF counts words and pairs
     of words, sublinearly; the regression has C = 10. With labels [1, 1, 0] in train and [1, 0, 0,
     0] in test, "majority" is 0.25. "tfidf" is None where no text has a word of two letters.
     """
@@ -89,8 +89,8 @@ def baselines(train: dict, test: dict) -> dict[str, float | None]:
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
-    commoner = Counter(train["label"]).most_common(1)[0][0]
-    result = {"majority": test["label"].count(commoner) / len(test["label"]), "tfidf": None}
+    majority = Counter(train["label"]).most_common(1)[0][0]
+    result = {"majority": test["label"].count(majority) / len(test["label"]), "tfidf": None}
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
     if any(map(vectorizer.build_analyzer(), train["text"])):
         model = make_pipeline(vectorizer, LogisticRegression(C=10, max_iter=1000))

@@ -301,11 +301,11 @@ def ways_to_ask(task: dict) -> dict[str, dict[str, tuple]]:
 
 
 def sentiment_by_prompt(model, tokenizer, task: dict, reviews: dict) -> dict:
-    """How accuracy and bias depend on the prompt, and what the commoner label alone reaches.
+    """How accuracy and bias depend on the prompt, and what the majority label alone reaches.
 
-    reviews: {"train" and "test": {"text": [...], "label": [...]}}; the commoner label is train's.
+    reviews: {"train" and "test": {"text": [...], "label": [...]}}; the majority label is train's.
     """
-    test, commoner = reviews["test"], statistics.mode(reviews["train"]["label"])
+    test, majority = reviews["test"], statistics.mode(reviews["train"]["label"])
     rows = tokenizer(test["text"], add_special_tokens=False)["input_ids"]
     texts = [text if len(row) <= QUERY_TOKENS else tokenizer.decode(row[:QUERY_TOKENS])
              for text, row in zip(test["text"], rows, strict=True)]
@@ -314,7 +314,7 @@ def sentiment_by_prompt(model, tokenizer, task: dict, reviews: dict) -> dict:
     def ask(shots: tuple[int, ...], words: tuple[str, str]) -> dict:
         return classify(model, tokenizer, task, {**test, "text": texts}, shots, words)
 
-    return {"queries": len(texts), "majority": test["label"].count(commoner) / len(texts),
+    return {"queries": len(texts), "majority": test["label"].count(majority) / len(texts),
             **{kind: {name: ask(*way) for name, way in ways.items()}
                for kind, ways in ways_to_ask(task).items()}}
 

@@ -268,13 +268,13 @@ def test_prompts_differ_in_one_thing_at_a_time():
     assert ways["by_words"] == {"bad/good": (few, words), "poor/rich": (few, ("poor", "rich"))}
 
 
-def test_sentiment_is_asked_of_test_reviews_and_the_commoner_label_is_training_s(tiny, monkeypatch):
+def test_sentiment_is_asked_of_test_reviews_and_the_majority_label_is_training_s(tiny, monkeypatch):
     asked = []
     monkeypatch.setattr(ex, "classify", lambda *given: asked.append(given[3:]))
     reviews = {"train": {"text": ["a"] * 3, "label": [0, 0, 1]},
                "test": {"text": ["x" * 300, "y", "z"], "label": [1, 1, 0]}}
     result = ex.sentiment_by_prompt(*tiny, TASK, reviews)
-    assert result["majority"] == pytest.approx(1 / 3), "0 is the commoner label in training only"
+    assert result["majority"] == pytest.approx(1 / 3), "0 is the majority label in training only"
     assert asked[0][0] == {"text": ["x" * 200, "y", "z"], "label": [1, 1, 0]}
     assert len(asked) == len({way for _, *way in asked for way in [tuple(way)]}) == 9, "asked once"
     assert result["queries"] == 3 and list(result["by_words"]) == ["bad/good", "poor/rich"]

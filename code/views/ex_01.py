@@ -7,7 +7,7 @@ from pathlib import Path
 from utils import corpora, plots, reporting, runtime
 from utils.reporting import save_figure, say, table
 
-BASELINES = {"majority": "the commoner label", "tfidf": "TF-IDF, logistic regression"}
+BASELINES = {"majority": "the majority label", "tfidf": "TF-IDF, logistic regression"}
 
 
 def facts(checkpoint, model, reviews, device: str) -> dict[str, object]:

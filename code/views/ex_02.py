@@ -131,7 +131,7 @@ def sentiment(part: dict, folder: Path) -> None:
             last_example(part["by_order"])
     best = max(part["by_shots"], key=lambda k: part["by_shots"][k]["calibrated"]["accuracy"])
     low, high = part["by_shots"][best]["calibrated"]["interval"]
-    say(f"The commoner label alone reaches {part['majority']:.3f}. The best calibrated prompt "
+    say(f"The majority label alone reaches {part['majority']:.3f}. The best calibrated prompt "
         f"({best}-shot, interval {low:.2f} to {high:.2f}) "
         + ("beats it. It was picked on these very reviews: expect less on others."
            if low > part["majority"] else
@@ -169,7 +169,7 @@ def few_shot(part: dict):
         for axes, style, kind in ((middle, "o-", "by_shots"), (right, "o", "by_order")):
             shares = [row[way]["says_positive"] for row in part[kind].values()]
             axes.plot(list(part[kind]), shares, style, markersize=(9, 5)[i], label=way)
-    left.axhline(part["majority"], linestyle="--", color="grey", label="commoner label")
+    left.axhline(part["majority"], linestyle="--", color="grey", label="majority label")
     left.set_xticks(range(len(part["by_shots"])), list(part["by_shots"]))
     left.set(xlabel="examples in the prompt", ylabel="accuracy",
              title="Accuracy and its 95 % interval")

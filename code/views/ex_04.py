@@ -49,7 +49,7 @@ def techniques(part: dict, folder: Path) -> None:
         "word (context); the label and not the other one (sentiment). In the category context only "
         "retrieval gets the passage. A technique is compared with plain on the same tasks: those that "
         "only it, or only plain, got right. p is the chance of so uneven a split if both were equally "
-        f"good; of {compared} comparisons one below 0.05 may be chance. Always the commoner label of "
+        f"good; of {compared} comparisons one below 0.05 may be chance. Always the majority label of "
         f"the examples would get {part['sentiment_majority_baseline']:.3f} of the sentiments.")
 
 

@@ -53,7 +53,7 @@ def draw(rng: random.Random) -> list[Case]:
         Case("baselines", "reviews", [reviews(40, 0.6), reviews(25, 0.3)], 3,
              "both learn from train alone; test is for scoring", tolerance=1e-3, public=True),
         Case("baselines", "another majority in train than in test", [reviews(31, 0.2), reviews(30, 0.9)], 2,
-             "which label is the commoner one is learned from train", 1e-3),
+             "which label is the majority is learned from train", 1e-3),
         Case("baselines", "words in test that train does not have", [
             reviews(31, 0.6), {"text": ["zebra lovely", "zebra awful", "xylophone"], "label": [1, 0, 1]}],
              hint="the vocabulary comes from train", tolerance=1e-3),
