@@ -26,7 +26,7 @@ from utils.session import write_whole  # noqa: E402
 
 FIGURES = REPOSITORY / "guides" / "outputs" / "real_size.json"
 ROLES = {"ex_01": "encoder", "ex_02": "decoder", "ex_03": "decoder"}
-NAMES = {"encoder": "google-bert/bert-base-uncased", "decoder": "openai-community/gpt2"}
+NAMES = {"encoder": "BERT-base, random weights", "decoder": "GPT-2, random weights"}
 
 
 def make(role: str, folder: Path) -> None:
