@@ -154,11 +154,11 @@ def test_words_lose_their_endings_and_those_that_say_nothing():
         "padd", "padd", "text", "few-shot", "2"]
 
 
-def test_the_best_sentences_stand_in_the_order_of_the_text():
-    query = np.array([1.0, 0.0])
-    vectors = np.array([[0.6, 0.8], [0.0, 1.0], [1.0, 0.0], [0.8, 0.6]])
-    assert [retrieval.best_sentences(query, vectors, n) for n in (1, 2, 3, 9)] == [
-        [2], [2, 3], [0, 2, 3], [0, 1, 2, 3]]
+@pytest.mark.parametrize(("lowest", "text"), [
+    (9, "C."), (8, "C. D."), (6, "A. ... C. D."), (0, "A. B. C. D."), (10, "")])
+def test_sentences_stand_in_the_order_of_the_text(lowest, text):
+    scores = np.array([6.0, 0.0, 9.0, 8.0])
+    assert retrieval.joined(["A.", "B.", "C.", "D."], scores, lowest) == text
 
 
 def test_everyday_words_bring_the_guides_own_along():
@@ -186,8 +186,12 @@ def test_a_question_finds_its_section_and_the_sentences_that_answer(guide, encod
     assert index.search("What catches the wind?", 1)[0].section.link == "more.md#sails"
     assert index.search("qqq zzz", 1)[0].score < index.threshold
     if method == "words":
-        quote = index.quote("How loud is burning fuel?", index.search("loud engines")[0].section)
-        assert quote == "Engines burn much fuel. They are very loud. ... Cheddar is no fuel."
+        monkeypatch.setattr(retrieval, "QUOTED_SENTENCES", 3)
+        hits = index.search("loud engines", 2)
+        assert index.quotes("How loud is burning fuel?", hits) == [
+            "Engines burn much fuel. They are very loud. ... Cheddar is no fuel.", ""]
+        assert all(index.quotes("Cheddar, loud and aged", index.search("cheddar loud", 2))), (
+            "the best sentences of both sections")
 
 
 def test_vectors_count_beside_words_and_may_be_ranked_by_a_function_of_ones_own(
@@ -251,8 +255,8 @@ class Known:
         found = texts.get(question.split()[0], ["x"])
         return [retrieval.Hit(Section(text, text, text, text), score, text) for text in found]
 
-    def quote(self, question, section):
-        return section.text
+    def quotes(self, question, hits):
+        return [hits[0].section.text, ""]
 
 
 def test_retrieval_is_measured_by_split():

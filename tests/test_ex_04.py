@@ -344,8 +344,8 @@ class Guide:
         return [Hit(Section(f"{i}. Heading", "", "", f"page.md#{i}"), self.best - i / 4,
                     f"Passage {i}. " + "word " * 30) for i in range(k)]
 
-    def quote(self, question, section):
-        return f"Quoted from {section.heading}"
+    def quotes(self, question, hits):
+        return [f"Quoted from {hits[0].section.heading}", "", ""]
 
 
 def tutor(best: float, *answers, context=1000) -> Chat:

@@ -31,7 +31,7 @@ class Turn:
     """A question, its answer, and what is known about it. Tokens are None where nobody counted.
 
     assistant: what the model said, which is all that later turns are told of the answer. sources:
-    what the guide says, shown in front of that, the best one quoted. finish_reason: as in
+    what the guide says, shown in front of that, the best sentences quoted. finish_reason: as in
     backends.Reply, or "stopped" by the user. left_out: how many of the oldest turns did not fit.
     notes: what else the screen says.
     """

@@ -182,9 +182,12 @@ def shown(turn: Turn) -> dict:
     Each is Markdown of its own: an open code fence ends with its text."""
     parts = [guarded(turn.assistant) or "…"]
     if turn.sources:
-        links = [f"[{literal(each.heading)}](/guide/{each.link})" for each in turn.sources]
-        also = f"\n\nSee also {' · '.join(links[1:])}" * (len(links) > 1)
-        parts.insert(0, f"**The guide says** in {links[0]}:\n\n> {literal(turn.sources[0].quote)}{also}")
+        links = {f"[{literal(each.heading)}](/guide/{each.link})": literal(each.quote)
+                 for each in turn.sources}
+        quoted = "\n\nand ".join(f"in {link}:\n\n> {quote}" for link, quote in links.items() if quote)
+        others = " · ".join(link for link, quote in links.items() if not quote)
+        also = f"\n\nSee also {others}" * bool(others)
+        parts.insert(0, f"**The guide says** {quoted}{also}")
         parts.insert(1, "**In the model's own words:**")
     known = " · ".join(filter(None, (turn.technique, about(turn))))
     parts.append(f'<span class="about">{literal(known)}</span>')

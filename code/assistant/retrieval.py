@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Rank = Callable[[np.ndarray, np.ndarray, int], list[tuple[int, float]]]
 
 PASSAGE_WORDS = 110  # the encoder was trained on short texts: longer ones blur
-QUOTED_SENTENCES = 3
+QUOTED_SENTENCES = 4  # of the sections found, together
 # How much words weigh beside vectors, and the score below which the guide has nothing on a
 # question. Chosen on the "tuning" questions of data/tutor_questions.json; --evaluate shows both
 # splits. (Reciprocal rank fusion found no more, and has no score to refuse by.)
@@ -174,13 +174,13 @@ def share_of_words(query: list[str], texts: list[list[str]], k1: float = 1.5) ->
     return bm25_scores(query, texts, k1) / most if most else np.zeros(len(texts))
 
 
-def best_sentences(query: np.ndarray, vectors: np.ndarray, n: int) -> list[int]:
-    """The n sentences closest to a question, in the order of the text. query: (dimensions,),
-    vectors: (sentences, dimensions), all of length 1.
-    best_sentences([1, 0], [[0.6, 0.8], [0, 1], [1, 0]], 2) is [0, 2].
+def joined(texts: list[str], scores: np.ndarray, lowest: float) -> str:
+    """The sentences that score `lowest` or more, in their order; "..." where some are left out.
+    joined(["A.", "B.", "C.", "D."], np.array([0, 3, 0, 2]), 1) is "B. ... D."
     """
-    similarity = np.asarray(vectors) @ np.asarray(query)
-    return sorted(int(i) for i in np.argsort(-similarity, kind="stable")[:n])
+    chosen = np.flatnonzero(scores >= lowest).tolist()
+    return " ".join(texts[i] if i - 1 in chosen or i == chosen[0] else f"... {texts[i]}"
+                    for i in chosen)
 
 
 def expanded(question: str, everyday: dict[str, list[str]]) -> str:
@@ -304,18 +304,20 @@ class GuideIndex:
                 break
         return list(hits.values())
 
-    def quote(self, question: str, section: Section) -> str:
-        """The sentences of a section that answer best, in its own order; "..." where some are left
-        out between them. Without an encoder, those that share most words with the question."""
-        asked, texts = expanded(question, self.everyday), sentences(section.text)
-        if self.checkpoint:
-            query, *vectors = self.encode([asked, *texts])
-        else:
-            shares = share_of_words(words(asked), [words(text) for text in texts])
-            query, vectors = np.ones(1), shares[:, None]
-        chosen = best_sentences(query, np.array(vectors), QUOTED_SENTENCES)
-        return " ".join(texts[i] if i - 1 in chosen or i == chosen[0] else f"... {texts[i]}"
-                        for i in chosen)
+    def quotes(self, question: str, hits: list[Hit]) -> list[str]:
+        """What each section found says on a question: of all their sentences the QUOTED_SENTENCES
+        that score best, each with its section's score. "" for a section with none of them."""
+        asked, scores = expanded(question, self.everyday), []
+        texts = [sentences(hit.section.text) or [hit.section.text] for hit in hits]
+        for hit, found in zip(hits, texts, strict=True):
+            named = [f"{hit.section.heading}. {text}" for text in found]  # as for passages
+            score = share_of_words(words(asked), [words(text) for text in named])
+            if self.checkpoint:
+                query, *vectors = self.encode([asked, *named])
+                score = WORDS_WEIGHT * score + np.array(vectors) @ query
+            scores.append(hit.score + score)
+        lowest = sorted(np.concatenate(scores))[-QUOTED_SENTENCES:][0]
+        return [joined(found, score, lowest) for found, score in zip(texts, scores, strict=True)]
 
 
 # Measuring
@@ -332,7 +334,7 @@ def retrieval_measures(index: GuideIndex, questions: list[dict],
     share with its interval.
 
     recall_at_3: of the questions on the guide, those with a section that answers them among the
-    first three. quoted_answers: those whose quotation has the answer and is shown. wrong_refusals:
+    first three. quoted_answers: those whose quotations have the answer and are shown. wrong_refusals:
     those that fall below the threshold. missed_refusals: of the other questions, those that do not.
     """
     result = {}
@@ -347,8 +349,8 @@ def retrieval_measures(index: GuideIndex, questions: list[dict],
                 continue
             shares["wrong_refusals"].append(refused)
             shares["recall_at_3"].append(any(answers(entry, hit.section.text) for hit in hits))
-            quote = index.quote(entry["question"], hits[0].section)
-            shares["quoted_answers"].append(not refused and answers(entry, quote))
+            quoted = " ".join(index.quotes(entry["question"], hits))
+            shares["quoted_answers"].append(not refused and answers(entry, quoted))
         result[split] = {name: {"of": len(values), **accuracy_interval(sum(values), len(values))}
                          for name, values in shares.items()}
     return result

@@ -42,10 +42,11 @@ def as_text(turn: Turn) -> str:
     """What the guide says, and then, marked as the model's, what the model says."""
     if not turn.sources:
         return turn.assistant
-    best, *others = turn.sources
-    lines = [f"The guide says in {best.heading} (guides/{best.link}):",
-             textwrap.fill(best.quote, 98, initial_indent="  ", subsequent_indent="  ")]
-    lines += [f"See also {other.heading} (guides/{other.link})" for other in others]
+    lines = []
+    for source in sorted(turn.sources, key=lambda source: not source.quote):  # those quoted first
+        begin = "See also" if not source.quote else "and in" if lines else "The guide says in"
+        lines.append(f"{begin} {source.heading} (guides/{source.link}){':' * bool(source.quote)}")
+        lines += textwrap.wrap(source.quote, 98, initial_indent="  ", subsequent_indent="  ")
     return "\n".join([*lines, "", "In the model's own words:", turn.assistant])
 
 

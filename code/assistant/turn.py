@@ -116,8 +116,8 @@ class Chat:
         while len(material.sections) > 1 and self.budget is not None and self.count(
                 "\n".join(text for _, text in material.sections)) > self.budget // 2:
             material.sections.pop()  # the worst one
-        turn.sources = [Source(hit.section.heading, hit.section.link) for hit in hits]
-        turn.sources[0].quote = index.quote(turn.user, hits[0].section)
+        turn.sources = [Source(hit.section.heading, hit.section.link, quote)
+                        for hit, quote in zip(hits, index.quotes(turn.user, hits), strict=True)]
         return material
 
     def count(self, text: str) -> int:
