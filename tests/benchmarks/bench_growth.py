@@ -210,20 +210,32 @@ PANELS = [("Training (tiny model)", "examples", training), ("Loading and encodin
 
 def draw(panels: list[tuple[str, str, Curves]]):
     """A figure of panels (title, unit, curves): medians, log-log, and a line of slope 1 to compare with."""
+    from matplotlib.ticker import LogLocator
+
     from utils import plots
 
-    figure, axes = plots.figure(2, 3, figsize=(11, 6.4))
+    figure, axes = plots.figure(2, 3, figsize=(8.8, 5.2))
     for ax, (title, unit, curves) in zip(axes.flat, panels, strict=True):
-        for i, (name, seconds) in enumerate(curves.items()):
-            sizes, medians = list(seconds), [statistics.median(times) for times in seconds.values()]
-            ax.plot(sizes, medians, marker="o", markersize=4,
+        for name, seconds in curves.items():
+            medians = [statistics.median(times) for times in seconds.values()]
+            ax.plot(list(seconds), medians, marker="o", markersize=4,
                     label=f"{name.replace('_', ' ')}: {growth(seconds)['median']:.2f}")
-            if not i:
-                ax.plot(sizes, [medians[-1] * size / sizes[-1] for size in sizes], "--", color="grey", linewidth=1,
-                        zorder=0, label="twice the work, twice the time: 1")
-        ax.set(title=title, xlabel=unit, ylabel="seconds", xscale="log", yscale="log")
+        first = {size: statistics.median(times) for size, times in next(iter(curves.values())).items()}
+        largest = max(first)
+        ax.plot(list(first), [first[largest] * size / largest for size in first], "--", color="grey", linewidth=1,
+                zorder=0, label="twice the work, twice the time: 1")
+        ax.set(xscale="log", yscale="log")
+        ax.set_title(title, fontsize=9)
+        ax.set_xlabel(unit, fontsize=8)
+        ax.set_ylabel("seconds", fontsize=8)
+        sizes = sorted({size for seconds in curves.values() for size in seconds})
+        ax.set_xticks(sizes, [f"{size:,}" for size in sizes])
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.minorticks_off()
+        ax.tick_params(labelsize=7)
         ax.grid(alpha=0.3)
-        ax.legend(fontsize=7)
+        ax.legend(fontsize=6.5)
     return figure
 
 
