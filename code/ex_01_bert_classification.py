@@ -410,7 +410,7 @@ def look_where(encoder, tokenizer, sentence: str, word: str) -> dict:
 # Reviews per split (None: all of them). In quick's one epoch, dropout and training the word
 # embeddings as well would take a quarter of the time and gain nothing; in full's three they are
 # worth it. A model above `affordable` parameters gets fewer reviews, so that its minutes stay few.
-PRESETS = {
+PRESETS: dict[str, dict] = {
     "smoke": {"train": 400, "validation": 80, "test": 84, "affordable": None, "epochs": 2,
               "learning_rate": 3e-3, "max_length": 64, "dropout": 0.1, "train_embeddings": True,
               "model": "tiny", "data": "tiny"},

@@ -125,16 +125,16 @@ def one_step(model, tokenizer, prompt: str) -> dict:
 
 def surest_and_least_sure(model, tokenizer, prompts: list[str]) -> list[dict]:
     """`one_step` of the prompts after which the model's entropy is lowest and highest."""
-    entropies = {prompt: entropy(next_token_logits(model, tokenizer, prompt)).item()
-                 for prompt in prompts}
-    chosen = (min(entropies, key=entropies.get), max(entropies, key=entropies.get))
+    by_entropy = sorted(prompts, key=lambda prompt: entropy(
+        next_token_logits(model, tokenizer, prompt)).item())
+    chosen = (by_entropy[0], by_entropy[-1])
     return [one_step(model, tokenizer, prompt) for prompt in dict.fromkeys(chosen)]
 
 
 # Part 2: decoding strategies
 
 # Arguments of model.generate. top_k 0 switches off the library's silent default of 50.
-STRATEGIES = {
+STRATEGIES: dict[str, dict] = {
     "greedy": {"do_sample": False},
     "beam": {"do_sample": False, "num_beams": 4},
     "repetition-penalty": {"do_sample": False, "repetition_penalty": 1.2},
@@ -370,9 +370,9 @@ def perplexities(model, tokenizer, prompts: list[str], continuations: list[list[
     result = []
     for start in range(0, len(rows), batch_size):
         batch = rows[start:start + batch_size]
-        ids = [torch.tensor(before + after) for before, after in batch]
-        counts = [torch.tensor([0] * len(before) + [1] * len(after)) for before, after in batch]
-        ids, counts = (pad_sequence(x, batch_first=True).to(model.device) for x in (ids, counts))
+        tokens = [torch.tensor(before + after) for before, after in batch]
+        marks = [torch.tensor([0] * len(before) + [1] * len(after)) for before, after in batch]
+        ids, counts = (pad_sequence(x, batch_first=True).to(model.device) for x in (tokens, marks))
         with torch.inference_mode():  # no mask: the padding is on the right, where no token looks
             result += perplexity(model(ids).logits, ids, counts).tolist()
     return result
@@ -422,9 +422,10 @@ def measure(model, tokenizer, embed, prompts: list[str], continuations: list[lis
     """
     texts = tokenizer.batch_decode(continuations, skip_special_tokens=True)
     words = [re.findall(r"\w+(?:'\w+)*", text.lower()) for text in texts]
-    each = {"perplexity": perplexities(model, tokenizer, prompts, continuations),
-            "repetition": [repeated_share(text) for text in words],
-            "words": [len(text) for text in words]}
+    each: dict[str, list] = {
+        "perplexity": perplexities(model, tokenizer, prompts, continuations),
+        "repetition": [repeated_share(text) for text in words],
+        "words": [len(text) for text in words]}
     if embed:
         each["similarity"] = similarities(embed, prompts, texts)
     return {"each": each,
@@ -454,7 +455,7 @@ def quality(model, tokenizer, embed, prompts: list[str], strategies: dict, revie
 
 # A run: what it may be told, and its course
 
-PRESETS = {  # tokens generated for each prompt, and test reviews for few-shot learning
+PRESETS: dict[str, dict] = {  # tokens generated for each prompt, and test reviews for few-shot learning
     "smoke": {"max_new_tokens": 12, "queries": 24, "model": "tiny", "data": "tiny"},
     "quick": {"max_new_tokens": 32, "queries": 80},
     "full": {"max_new_tokens": 100, "queries": 1000},
@@ -543,7 +544,8 @@ def lesson(session, data: dict) -> dict:
     from utils import corpora, embedding
     from views import ex_02 as views
 
-    settings, prompts = session.settings, sum(data["generation"].values(), [])
+    settings = session.settings
+    prompts = [prompt for group in data["generation"].values() for prompt in group]
     checkpoint, tokenizer, model = fetch_model(settings.model, session.device)
     lm = (model, tokenizer)
     check_context(*lm, prompts, settings.max_new_tokens)

@@ -47,9 +47,11 @@ def split_documents(documents: list[str], shares: dict[str, float],
     for name, share in shares.items():
         taken, rest, room = [], [], share * characters
         for document in left:
-            fits = len(document) <= room
-            (taken if fits else rest).append(document)
-            room -= len(document) if fits else 0
+            if len(document) <= room:
+                taken.append(document)
+                room -= len(document)
+            else:
+                rest.append(document)
         if not taken and rest:
             taken.append(rest.pop(rest.index(min(rest, key=len))))
         splits[name], left = taken, rest
@@ -186,7 +188,7 @@ def add_lora(model, modules: str | None = None):
     from peft import LoraConfig, get_peft_model
 
     kinds = {name.split(".")[-1]: type(layer).__name__ for name, layer in model.named_modules()}
-    chosen = modules
+    chosen: str | list[str] | None = modules
     if modules not in (None, "all-linear"):
         chosen = [name.strip() for name in modules.split(",")]
     try:
@@ -418,7 +420,7 @@ SAVED = {"full": "model", "lora": "adapter"}  # method -> folder of what was tra
 # train_tokens: how many are learned from in all; None for three times the whole corpus.
 # test_blocks, validation_blocks: the most that perplexity is measured on. reviews: the most to
 # learn words from, and to test on. samples: continuations of each prompt, of at most new_tokens.
-PRESETS = {
+PRESETS: dict[str, dict] = {
     "smoke": {"characters": 40_000, "train_tokens": 12_000, "block_length": 64, "test_blocks": 16,
               "validation_blocks": 8, "learning_rate": {"full": 3e-3, "lora": 3e-2}, "reviews": 300,
               "new_tokens": 24, "samples": 2, "model": "tiny"},
@@ -533,7 +535,8 @@ def main(argv: list[str] | None = None) -> dict:
             return {}
 
         def look_again() -> dict:
-            after = measure(session, *load_trained(settings), blocks, prompts)
+            tokenizer, model = load_trained(settings)
+            after = measure(session, tokenizer, model, blocks, prompts)
             return {**after, **compare(before, after, splits, general)}
 
         session.part(

@@ -25,7 +25,7 @@ import re
 import sys
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -264,7 +264,7 @@ TECHNIQUES = {
 # Part 3: the turn
 
 
-def ask(chat: Chat, question: str | None = None) -> Iterator[Turn]:
+def ask(chat: Chat, question: str | None = None) -> Generator[Turn, None, None]:
     """One turn of a chat. Yields it again and again while it grows; the last one is in the history.
 
     question: None asks the failed or else the last one again. Raises BackendError, after which the
@@ -287,14 +287,14 @@ def ask(chat: Chat, question: str | None = None) -> Iterator[Turn]:
                                                    chat.backend.count_tokens)
         yield turn
         # 4. Stream. A technique that asks several times shows only what it chooses.
-        while messages:
+        while material and messages:
             answers.append("")
             for text in chat.stream(messages, turn, votes=technique.then is ask_again):
                 answers[-1] = text
                 turn.assistant = "" if technique.then else text
                 yield turn
             messages = technique.then and technique.then(messages, answers, material)
-        if technique.choose and answers:
+        if material and technique.choose:
             turn.assistant, note = technique.choose(answers, material)
             turn.notes += [note] * bool(note)
         if not turn.assistant.strip():
@@ -446,8 +446,8 @@ def evaluate(chat: Chat, session) -> None:
 
     session.part("context", "Part 1: the context", "Which turns go first, and what stays?",
                  lambda: what_is_sent(chat), views.context)
-    tasks = {"arithmetic": arithmetic_tasks(chat.options.seed),
-             "format": format_tasks(chat.options.seed)}
+    tasks = {"arithmetic": arithmetic_tasks(session.settings.seed),
+             "format": format_tasks(session.settings.seed)}
     scores = {}
     for category, techniques in SCORED.items():
         chosen = tasks.get(category) or [t for t in chat.data["tasks"] if t["category"] == category]
@@ -498,7 +498,7 @@ def compare(chat: Chat, question: str) -> dict:
 
 # samples: answers that vote. tasks: of each category. every: of the tutor's questions one in so many
 # is asked. Random weights may say a space for ever, so that smoke does not take the likeliest token.
-PRESETS = {
+PRESETS: dict[str, dict] = {
     "smoke": {"samples": 2, "tasks": 1, "every": 20, "max_new_tokens": 16, "temperature": 1.0},
     "quick": {"samples": 5, "tasks": None, "every": 1, "max_new_tokens": 256},
     "full": {"samples": 15, "tasks": None, "every": 1, "max_new_tokens": 256},

@@ -66,8 +66,8 @@ def is_killed(job: tuple) -> bool:
     exercise, name, _, old, new = job
     with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
         copy = Path(folder) / "course"
-        shutil.copytree(REPOSITORY, copy, ignore=shutil.ignore_patterns(".git", "outputs", "images", "__pycache__",
-                                                                        ".venv", "venv"))
+        left_out = shutil.ignore_patterns(".*", "outputs", "images", "__pycache__", "venv")
+        shutil.copytree(REPOSITORY, copy, ignore=left_out)
         script = next((copy / "code").glob(f"{exercise}_*.py"))
         if old:
             script.write_text(apply(script.read_text(encoding="utf-8"), old, new), encoding="utf-8")

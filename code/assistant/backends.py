@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from utils.runtime import UserError, well_formed  # noqa: F401  (what comes from outside passes it)
 
@@ -46,7 +46,7 @@ class Reply:
     """
 
     text: str
-    finish_reason: str | None
+    finish_reason: Literal["stop", "length", "content_filter"] | None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     reused_tokens: int = 0  # of the prompt, whose keys and values were kept from the turn before
@@ -88,9 +88,8 @@ class Scripted:
     def stream(self, messages: list[Message], options: Options) -> Generator[str, None, Reply]:
         self.sent.append([dict(message) for message in messages])
         answer = next(self.answers)
-        if not isinstance(answer, tuple):
-            answer = (answer, None) if isinstance(answer, str) else ("", answer)
-        text, error = answer
+        text, error = (answer if isinstance(answer, tuple) else
+                       (answer, None) if isinstance(answer, str) else ("", answer))
         words = [word + " " for word in text.split(" ")]
         words[-1] = words[-1][:-1]
         try:

@@ -12,7 +12,6 @@ from utils import course_data
 from utils.runtime import UserError, well_formed
 from utils.session import write_whole
 
-VERSION = 2  # of the saved files
 STRICT = {"extra": "forbid"}  # pydantic, which checks what is loaded, takes no unknown names
 
 
@@ -62,7 +61,7 @@ class Conversation:
     persona: str | None = None
     failed: str | None = None
     turns: list[Turn] = field(default_factory=list)
-    version: Literal[2] = VERSION
+    version: Literal[2] = 2  # of the saved files
 
     def due(self, question: str | None) -> tuple[str, list[Turn]]:
         """The question to ask and the turns before it. None: the one that failed, or else the last

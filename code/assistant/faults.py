@@ -104,10 +104,10 @@ def seconds_to_wait(error: Exception) -> float | None:
     """
     import openai
 
-    status = getattr(error, "status_code", None)
-    if status is None:
+    if not isinstance(error, openai.APIStatusError):
         lost = isinstance(error, openai.APIConnectionError)
         return 0.5 if lost and not isinstance(error, openai.APITimeoutError) else None
+    status = error.status_code
     if status not in (408, 409, 429) and status < 500 or re.search(NO_QUOTA, str(error.body)):
         return None
     header = error.response.headers.get("retry-after", "")
@@ -116,7 +116,8 @@ def seconds_to_wait(error: Exception) -> float | None:
 
 def is_loading(error: Exception) -> bool:
     """Whether a server says that it is loading its model, as llama.cpp's does, so that one waits."""
-    return getattr(error, "status_code", None) == 503 and "loading" in str(error.body).lower()
+    said = str(getattr(error, "body", None)).lower()
+    return getattr(error, "status_code", None) == 503 and "loading" in said
 
 
 def words(body: object) -> str:

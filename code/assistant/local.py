@@ -159,7 +159,8 @@ class Local:
             raise BackendError(f"The messages have {len(ids):,} tokens, and {self.name} takes "
                                f"{self.context:,} with the answer: shorten what you ask, or start "
                                "afresh with /reset.", too_long=True)
-        prefix, answer = self._take_prefix(ids), []
+        prefix = self._take_prefix(ids)
+        answer: list[int] = []
         reused, limit = len(prefix.ids), min(options.max_new_tokens, room)
         opened = self.tokenizer.decode(ids[-12:]).rstrip().endswith(TAGS)
         try:

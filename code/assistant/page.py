@@ -19,7 +19,7 @@ from importlib.util import find_spec
 
 from assistant.backends import BackendError
 from assistant.conversation import Conversation, Turn
-from assistant.turn import GUIDE, Chat, about
+from assistant.turn import GUIDE, Chat, Turns, about
 from utils import reporting
 from utils.runtime import UserError
 
@@ -50,7 +50,7 @@ def check_port(port: int) -> None:
                         "uses it, perhaps another page of this script") from None
 
 
-def serve(chat: Chat, ask: Callable[..., Iterator[Turn]], port: int) -> dict:
+def serve(chat: Chat, ask: Callable[..., Turns], port: int) -> dict:
     """Show the page until Ctrl-C; each tab of a browser has a conversation of its own."""
     with no_proxies():
         demo = build(chat, ask)
@@ -94,7 +94,7 @@ def launch(demo, port: int) -> None:
                             "routes": [Route("/guide/{name}", guide_page)]})
 
 
-def build(chat: Chat, ask: Callable[..., Iterator[Turn]]):
+def build(chat: Chat, ask: Callable[..., Turns]):
     """The page as Gradio's Blocks."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before the import: nothing leaves this computer
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
@@ -106,8 +106,8 @@ def build(chat: Chat, ask: Callable[..., Iterator[Turn]]):
     context = f", {chat.backend.context:,} tokens of context" if chat.backend.context else ""
     personas = [("as given at the start" if chat.conversation.system else "none", "")]
     personas += [(f"{name}: {who['description']}", name) for name, who in chat.data["personas"].items()]
-    loaded = [message for turn in chat.conversation.turns
-              for message in ({"role": "user", "content": guarded(turn.user)}, shown(turn))]
+    loaded: list = [message for turn in chat.conversation.turns
+                    for message in ({"role": "user", "content": guarded(turn.user)}, shown(turn))]
     with gr.Blocks(title="AI assistant", analytics_enabled=False) as demo:
         gr.Markdown(f"# An AI assistant\n{literal(f'{chat.backend.name}, {chat.backend.where}{context}')}",
                     elem_id="title")
@@ -132,7 +132,7 @@ def build(chat: Chat, ask: Callable[..., Iterator[Turn]]):
     return demo
 
 
-def converse(chat: Chat, ask: Callable[..., Iterator[Turn]], question: str, history: list[dict],
+def converse(chat: Chat, ask: Callable[..., Turns], question: str, history: list[dict],
              technique: str, persona: str, turns: dict[int, Turn]) -> Iterator[tuple[dict, str]]:
     """Yield the message to show, again and again, and what was sent to the model.
 
@@ -161,9 +161,9 @@ def converse(chat: Chat, ask: Callable[..., Iterator[Turn]], question: str, hist
             turns[place] = conversation.turns[-1]
 
 
-def paced(turns: Iterator[Turn]) -> Iterator[Turn]:
+def paced(turns: Turns) -> Iterator[Turn]:
     """The turn as it grows, at most every PAUSE seconds, and whole."""
-    last, turn = float("-inf"), None
+    last = float("-inf")
     with closing(turns):
         for turn in turns:
             if time.monotonic() - last >= PAUSE:
@@ -245,7 +245,8 @@ def guide_page(request):
     if page is None:
         return HTMLResponse("There is no such page.", 404)
     markdown = MarkdownIt("commonmark").enable("table")
-    tokens, seen = markdown.parse(page.read_text(encoding="utf-8")), Counter()
+    tokens = markdown.parse(page.read_text(encoding="utf-8"))
+    seen: Counter[str] = Counter()
     for token, inline in zip(tokens, tokens[1:], strict=False):
         if token.type == "heading_open":
             anchor = github_anchor(inline.content)

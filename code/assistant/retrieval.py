@@ -21,6 +21,7 @@ from utils.stats import accuracy_interval
 
 if TYPE_CHECKING:
     from utils.checkpoints import Checkpoint
+    from utils.embedding import Embedder
 
 Rank = Callable[[np.ndarray, np.ndarray, int], list[tuple[int, float]]]
 
@@ -61,7 +62,8 @@ def read_sections(markdown: str, page: str = "") -> list[Section]:
     """
     lines: dict[str, list[str]] = {}  # path -> lines
     links: dict[str, str] = {}
-    headings, anchors, path, fenced, closing = [""] * 7, [], "", False, False
+    anchors: list[str] = []
+    headings, path, fenced, closing = [""] * 7, "", False, False
     for line in markdown.split("\n"):
         fenced ^= line.startswith("```")
         found = None if fenced else re.match(r"(#+) (.+)", line)
@@ -216,7 +218,8 @@ class GuideIndex:
     def __init__(self, sections: list[Section], checkpoint: Checkpoint | None, cache: Path) -> None:
         from utils import course_data
 
-        self.sections, self.checkpoint, self._embedder = sections, checkpoint, None
+        self.sections, self.checkpoint = sections, checkpoint
+        self._embedder: Embedder | None = None
         self.method = "embeddings" if checkpoint else "words"
         self.threshold = THRESHOLDS[self.method]
         self.everyday = course_data.load_prompts_file(REPOSITORY / "data" / "everyday_words.json")
@@ -225,7 +228,7 @@ class GuideIndex:
         # A passage alone may not name its subject.
         self.texts = [f"{section.path}. {piece}" for section, piece in pieces]
         self.words = [words(text) for text in self.texts]
-        self.vectors = self._cached(cache) if checkpoint else None
+        self.vectors = self._cached(checkpoint, cache) if checkpoint else None
 
     @classmethod
     def open(cls, guide: Path, checkpoint: Checkpoint | None, cache: Path) -> GuideIndex:
@@ -252,13 +255,14 @@ class GuideIndex:
         """(texts, dimensions), of length 1. The encoder is loaded when it is first needed."""
         from utils.embedding import Embedder
 
+        assert self.checkpoint, "without an encoder there are no vectors"
         self._embedder = self._embedder or Embedder(self.checkpoint)
         return self._embedder(texts)
 
-    def _cached(self, cache: Path) -> np.ndarray:
-        weights = self.checkpoint.folder / "model.safetensors"
+    def _cached(self, checkpoint: Checkpoint, cache: Path) -> np.ndarray:
+        weights = checkpoint.folder / "model.safetensors"
         size = weights.stat().st_size if weights.exists() else 0
-        known = [self.checkpoint.name, self.checkpoint.source, str(size), *self.texts]
+        known = [checkpoint.name, checkpoint.source, str(size), *self.texts]
         digest = hashlib.sha256("\0".join(known).encode()).hexdigest()[:16]
         path = cache / f"guide-{digest}.npy"
         try:
@@ -268,7 +272,7 @@ class GuideIndex:
         except (OSError, ValueError, EOFError):
             pass  # not there yet, or damaged: computed anew
         vectors = self.encode(self.texts)
-        if self.checkpoint.source == "tiny":
+        if checkpoint.source == "tiny":
             return vectors  # random weights, gone with the process
         try:
             cache.mkdir(parents=True, exist_ok=True)
@@ -289,7 +293,7 @@ class GuideIndex:
         """
         asked = expanded(question, self.everyday)
         scores = share_of_words(words(asked), self.words)
-        if self.checkpoint:
+        if self.vectors is not None:
             query, scores = self.encode([asked])[0], WORDS_WEIGHT * scores
             if rank is None:
                 scores += self.vectors @ query

@@ -61,10 +61,10 @@ def parse_address(base_url: str) -> SplitResult:
     return parts
 
 
-def is_loopback(host: str) -> bool:
+def is_loopback(host: str | None) -> bool:
     """Whether the host is this computer: localhost, 127.*, ::1."""
     try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+        return host == "localhost" or ipaddress.ip_address(host or "").is_loopback
     except ValueError:
         return False
 
@@ -184,7 +184,8 @@ class Server:
                      count(getattr(seen.usage, "prompt_tokens_details", None), "cached_tokens")
                      or 0, tuple(seen.notes))
 
-    def _pieces(self, messages: list[Message], options: Options, seen) -> Iterator[str]:
+    def _pieces(self, messages: list[Message], options: Options,
+                seen) -> Generator[str, None, None]:
         """The text of an answer, thoughts and all; what else comes is noted in `seen`."""
         for chunk in self._chunks(messages, options, seen):
             choices = getattr(chunk, "choices", None)
@@ -214,7 +215,8 @@ class Server:
                     body.extend(block)
                     yield block
 
-            reply.response.iter_bytes = remember  # the client drops in silence what is no event
+            # The client drops in silence what is no event.
+            reply.response.iter_bytes = remember  # type: ignore[method-assign, assignment]  # on this object alone
             with reply:
                 for chunk in reply:
                     yield chunk
@@ -300,7 +302,7 @@ def parameters(options: Options, refused: set[str]) -> dict[str, object]:
     temperature above 0, where it does something.
     """
     limit = "max_completion_tokens" if "max_tokens" in refused else "max_tokens"
-    fields = {limit: options.max_new_tokens, "stream": True}
+    fields: dict[str, object] = {limit: options.max_new_tokens, "stream": True}
     if "stream" not in refused:
         fields["stream_options"] = {"include_usage": True}
     if options.temperature is not None:
@@ -315,8 +317,8 @@ def refused_field(error: Exception, fields: Mapping[str, object]) -> str | None:
     said = str(getattr(error, "body", None))
     if getattr(error, "status_code", None) not in (400, 422) or not REFUSED.search(said):
         return None
-    return next((name for name in fields if error.param == name or re.search(rf"\b{name}\b", said)),
-                None)
+    return next((name for name in fields if getattr(error, "param", None) == name
+                 or re.search(rf"\b{name}\b", said)), None)
 
 
 def content(value: object) -> str:

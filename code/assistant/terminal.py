@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
 from assistant.backends import BackendError, well_formed
 from assistant.conversation import Conversation, Turn
-from assistant.turn import Chat, about
+from assistant.turn import Chat, Turns, about
 from utils import reporting
 from utils.runtime import UserError
 
@@ -42,7 +42,7 @@ def as_text(turn: Turn) -> str:
     """What the guide says, and then, marked as the model's, what the model says."""
     if not turn.sources:
         return turn.assistant
-    lines = []
+    lines: list[str] = []
     for source in sorted(turn.sources, key=lambda source: not source.quote):  # those quoted first
         begin = "See also" if not source.quote else "and in" if lines else "The guide says in"
         lines.append(f"{begin} {source.heading} (guides/{source.link}){':' * bool(source.quote)}")
@@ -50,7 +50,7 @@ def as_text(turn: Turn) -> str:
     return "\n".join([*lines, "", "In the model's own words:", turn.assistant])
 
 
-def write_turn(turns: Iterator[Turn]) -> Turn:
+def write_turn(turns: Turns) -> Turn:
     """Print a turn as it grows and return it whole. Whatever ends it early is passed on.
 
     What a model writes must not steer the terminal: control characters are left out.
@@ -69,7 +69,7 @@ def write_turn(turns: Iterator[Turn]) -> Turn:
     return turn
 
 
-def ask_once(turns: Iterator[Turn]) -> dict:
+def ask_once(turns: Turns) -> dict:
     """--ask: the answer on standard output, what is to be said about it on standard error."""
     try:
         turn = write_turn(turns)
@@ -83,7 +83,7 @@ def ask_once(turns: Iterator[Turn]) -> dict:
 class Terminal:
     """One chat, from the first prompt to /quit or the end of the input."""
 
-    def __init__(self, chat: Chat, ask: Callable[..., Iterator[Turn]], folder: Path,
+    def __init__(self, chat: Chat, ask: Callable[..., Turns], folder: Path,
                  interactive: bool | None = None) -> None:
         """ask: (chat, question, or None for the last one again) -> the turn as it grows. folder: of
         the saved chats. interactive: None asks the terminal; else lines come from a pipe."""

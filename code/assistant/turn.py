@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from assistant.backends import Backend, BackendError, Message, Options, Reply, well_formed
 from assistant.conversation import Conversation, Source, Turn
@@ -14,6 +14,8 @@ from utils.runtime import REPOSITORY, Stopwatch, UserError
 
 if TYPE_CHECKING:
     from assistant.retrieval import GuideIndex
+
+Turns = Generator[Turn, None, None]  # one turn, again and again while it grows; closing it stops it
 
 GUIDE = REPOSITORY / "guides"
 SECTIONS = 3  # of the guide, that are sent with a question
@@ -37,6 +39,11 @@ class Material:
     samples: int = 1
 
 
+def no_guide() -> NoReturn:
+    """Raise UserError: what a chat has for a tutor, unless it is given one."""
+    raise UserError("there is no guide to retrieve from here")
+
+
 @dataclass
 class Chat:
     """A conversation with a back end, and how its next turn is to go.
@@ -52,7 +59,7 @@ class Chat:
     techniques: dict
     options: Options = Options()
     context: int | None = None
-    open_tutor: Callable[[], GuideIndex] | None = None
+    open_tutor: Callable[[], GuideIndex] = no_guide
     rank: Callable | None = None
     samples: int = 5
     conversation: Conversation = field(default_factory=Conversation)
@@ -78,8 +85,6 @@ class Chat:
         """Choose a technique; details: examples for few-shot, keys for json. Raises UserError."""
         check_technique(self.data, self.techniques, name, *details)
         if name == "retrieval":
-            if self.open_tutor is None:
-                raise UserError("there is no guide to retrieve from here")
             self.open_tutor()  # its faults are said now
         if name == "few-shot" and details:
             self.examples = details[0]

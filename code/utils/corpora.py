@@ -110,7 +110,8 @@ def split(parts: dict[str, Rows], seed: int, sizes: dict[str, int | None]) -> Da
     """
     from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
-    pick, seen, pools = random.Random(seed), set(), {}
+    pick, seen = random.Random(seed), set()
+    pools: dict[str, tuple[list[str], list[str]]] = {}  # by part, negative and positive
     for part in ("test", "validation", "train", "all"):
         for text, label in parts.get(part, []):
             if (key := same(text)) and key not in seen:
@@ -126,8 +127,8 @@ def split(parts: dict[str, Rows], seed: int, sizes: dict[str, int | None]) -> Da
         pool = pools.get(part, pools["train"])
         rows = [(pool[label].pop(), label) for label in (0, 1) for _ in range(wanted[label])]
         pick.shuffle(rows)
-        texts, labels = zip(*rows, strict=True)
-        result[part] = Dataset.from_dict({"text": texts, "label": labels}, features)
+        columns = {"text": [text for text, _ in rows], "label": [label for _, label in rows]}
+        result[part] = Dataset.from_dict(columns, features)
     return DatasetDict({part: result[part] for part in ("train", "validation", "test")})
 
 
@@ -190,7 +191,8 @@ def read_labelled_file(path: Path, text_column: str | None = None,
         raise UserError(f"--data {path}: give rotten_tomatoes, imdb, packaged, or a file that ends "
                         "in .csv, .tsv or .jsonl")
     columns = {"text": text_column, "label": label_column}
-    rows, first = [], {}  # first: a text -> its line and label
+    rows: Rows = []
+    first: dict[str, tuple[int, int | None]] = {}  # a text -> its line and label
     content = read_utf8(path, "--data")
     try:
         for line, text, label in reader(content, columns):
@@ -223,7 +225,8 @@ def _csv_rows(content: str, columns: dict[str, str | None]) -> Iterator[tuple]:
     delimiter = max(",;\t", key=content.lstrip().partition("\n")[0].count)
     reader = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter,
                         skipinitialspace=True, strict=True)
-    header, line = None, 1
+    header: list[str] = []
+    line = 1
     try:
         for row in reader:
             if not header and any(row):
@@ -351,7 +354,8 @@ def without_repeats(documents: list[str]) -> list[str]:
     Python reference, "compound" repeats all of "if", "for" and "with". Paragraphs of less than 40
     characters stay, and so does a refrain, which is repeated within one document.
     """
-    seen, kept = set(), {}
+    seen: set[str] = set()
+    kept = {}
     for i in sorted(range(len(documents)), key=lambda i: (len(documents[i]), i)):
         paragraphs = re.split(r"\n\s*\n", documents[i])
         keys = [" ".join(paragraph.split()) for paragraph in paragraphs]

@@ -35,7 +35,7 @@ REVISIONS = {
     "stanfordnlp/imdb": "e6281661ce1c48d982bc483cf8a173c1bbeb5d31",
 }
 # A model's other formats (ONNX, TensorFlow, pickled *.bin, a second copy) stay on the Hub.
-FILES = {
+FILES: dict[str, dict] = {
     "model": {"allow_patterns": ["*.json", "*.txt", "*.safetensors", "*.jinja", "*.model"],
               "ignore_patterns": ["*/*", "consolidated*"]},
     "dataset": {"allow_patterns": ["*.parquet", "*.csv", "*.json*", "*.txt", "README.md"]},
@@ -95,7 +95,7 @@ def download(repo_id: str, kind: str = "model") -> Path:
     """
     from huggingface_hub import errors, snapshot_download
 
-    options = {"repo_id": repo_id, "repo_type": kind, "revision": REVISIONS.get(repo_id)}
+    options: dict = {"repo_id": repo_id, "repo_type": kind, "revision": REVISIONS.get(repo_id)}
     try:
         cached = Path(snapshot_download(**options, **FILES[kind], local_files_only=True))
         if is_complete(cached, kind):

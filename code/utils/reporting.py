@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import unicodedata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from utils.runtime import is_main_process
 
+if TYPE_CHECKING:
+    from rich.console import Console
 
-def console():
+
+def console() -> Console:
     """The rich console of this process; torchrun's second and later processes print nothing."""
     global _console
     if _console is None:
@@ -20,7 +24,7 @@ def console():
     return _console
 
 
-_console = None
+_console: Console | None = None
 
 
 def printable(text: str) -> str:
@@ -62,7 +66,7 @@ def table(title: str, columns: list[str], rows: list[list]) -> None:
     console().print(grid)
 
 
-def banner(title: str, facts: dict[str, object]) -> None:
+def banner(title: str, facts: dict) -> None:
     """The frame at the start of a script: what is about to run, on what."""
     from rich.panel import Panel
     from rich.table import Table

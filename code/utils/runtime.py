@@ -15,6 +15,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PRESETS = ("smoke", "quick", "full")
@@ -36,7 +37,7 @@ def well_formed(text: str) -> str:
 class OneLineParser(argparse.ArgumentParser):
     """An argument parser whose complaint is one line, like every other mistake's."""
 
-    def error(self, message: str) -> None:
+    def error(self, message: str) -> NoReturn:
         if message.endswith("expected one argument"):
             flag = message.split()[1].rstrip(":")
             message += f"; one that begins with - is given as {flag}=-..."

@@ -82,8 +82,8 @@ def score_labels(model, tokenizer, prompts: list[str], labels: list[str],
         if shared:
             _logits(model, torch.tensor([rows[0][:shared]], device=model.device), 1, prefix)
         by_length = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-        for _, group in groupby(by_length, key=lambda i: len(rows[i])):
-            group = list(group)
+        for _, equally_long in groupby(by_length, key=lambda i: len(rows[i])):
+            group = list(equally_long)
             for chosen in (group[i:i + batch_size] for i in range(0, len(group), batch_size)):
                 ids = torch.tensor([rows[i][shared:] for i in chosen], device=model.device)
                 scores[chosen] = _score(model, prefix, ids, answers).cpu()
@@ -109,4 +109,5 @@ def _score(model, prefix, ids: torch.Tensor, answers: list[list[int]]) -> torch.
 
 def _logits(model, ids: torch.Tensor, keep: int, cache) -> torch.Tensor:
     """The last `keep` positions' logits, (batch, keep, vocabulary); the cache grows by ids."""
-    return model(ids, logits_to_keep=keep, use_cache=True, **{cache_name(model): cache}).logits
+    named: dict = {cache_name(model): cache}
+    return model(ids, logits_to_keep=keep, use_cache=True, **named).logits

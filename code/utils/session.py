@@ -24,9 +24,13 @@ import shutil
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from utils import reporting, runtime
 from utils.runtime import UserError, is_main_process
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 RESULTS = "results.json"
 NOT_COMPARED = ("output", "resume", "device")  # flags that a resumed run may have otherwise
@@ -44,8 +48,10 @@ class Session:
         self.clock = runtime.Stopwatch()
         self.device = runtime.start(settings)
         self.folder = Path(settings.output).expanduser().resolve()
-        self.results, self._lock, self._now, self._before = {}, None, None, 0.0
-        self._opened = False
+        self.results: dict = {}
+        self._now: str | None = None  # the part under way
+        self._lock: BaseFileLock | None = None
+        self._before, self._opened = 0.0, False
         self._left_out: dict[str, str] = {}  # part -> the task that it needs
 
     def __enter__(self) -> Session:
@@ -177,13 +183,13 @@ class Session:
         if self.settings.resume and not others:
             raise UserError(f"--resume: {self.folder} holds no run to resume; leave out --resume to start one")
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(self.folder / ".lock")
+        lock = FileLock(self.folder / ".lock")
         try:
-            self._lock.acquire(timeout=0)
+            lock.acquire(timeout=0)
         except Timeout:
-            self._lock = None
             raise UserError(f"another run is writing to {self.folder}: wait for it, or choose another --output") \
                 from None
+        self._lock = lock
 
     def _earlier(self) -> dict:
         """results.json of an earlier run in this folder."""

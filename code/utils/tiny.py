@@ -39,13 +39,13 @@ def save(role: str, folder: Path, seed: int = 0) -> None:
     template).
     """
     import torch
-    from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel
+    from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
     tokenizer = _word_pieces() if role == "encoder" else _bytes(chat=role == "chat")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if role == "encoder":
-            model = BertForMaskedLM(BertConfig(
+            model: PreTrainedModel = BertForMaskedLM(BertConfig(
                 vocab_size=len(tokenizer), hidden_size=64, num_hidden_layers=2,
                 num_attention_heads=4, intermediate_size=128, max_position_embeddings=128))
         else:

@@ -77,19 +77,19 @@ def methods(session) -> None:
     runs = {name: runs[name] for name in ("full", "lora") if runs[name]}
     draw_comparison({name: run["parts"] for name, run in runs.items()}, session.folder)
     reporting.heading("Done")
-    rows = [(f"perplexity of the {text}, {when}", lambda run, text=text, when=when:
-             f"{run['parts'][when]['perplexity'][text]:.2f}")
+    rows = [[f"perplexity of the {text}, {when}",
+             *(f"{run['parts'][when]['perplexity'][text]:.2f}" for run in runs.values())]
             for text in ("corpus", "reviews") for when in ("before", "after")]
-    rows += [(label, lambda run, name=name, form=form: form.format(run["parts"]["training"][name]))
+    rows += [[label, *(form.format(run["parts"]["training"][name]) for run in runs.values())]
              for label, name, form in (("trainable parameters", "trainable_parameters", "{:,}"),
                                        ("of all parameters", "parameters", "{:,}"),
                                        ("tokens per second", "tokens_per_second", "{:.0f}"),
                                        ("seconds of training steps", "step_seconds", "{:.0f}"),
                                        ("saved weights, MB", "saved_mb", "{:.1f}"))]
-    rows += [("peak memory of the whole run, MB", lambda run: f"{run['peak_memory_mb']:.0f}")]
+    rows += [["peak memory of the whole run, MB", *(f"{run['peak_memory_mb']:.0f}" for run in runs.values())]]
     if mine["peak_gpu_memory_mb"]:
-        rows += [("peak GPU memory, MB", lambda run: f"{run['peak_gpu_memory_mb']:.0f}")]
-    table("", ["measured", *runs], [[label, *map(of, runs.values())] for label, of in rows])
+        rows += [["peak GPU memory, MB", *(f"{run['peak_gpu_memory_mb']:.0f}" for run in runs.values())]]
+    table("", ["measured", *runs], rows)
     if len(runs) == 1:
         say(f"Run again with --method {other} to see both side by side.")
 
