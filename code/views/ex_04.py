@@ -40,10 +40,11 @@ def techniques(part: dict, folder: Path) -> None:
         only = ["", "", ""]
         if row["technique"] != "plain":
             compared += 1
-            only = [str(row["only_technique"]), str(row["only_plain"]), f"{row['p_value']:.3f}"]
-        rows.append([row["category"], row["technique"], f"{row['right']} of {row['of']}",
-                     row["accuracy"], interval(row), *only, f"{row['seconds']:.0f}"])
-    table("Scored tasks", ["category", "technique", "right", "accuracy", "95 % interval", "only it",
+            p = "< 0.001" if row["p_value"] < 0.001 else f"{row['p_value']:.3f}"
+            only = [str(row["only_technique"]), str(row["only_plain"]), p]
+        rows.append([row["category"], row["technique"], f"{row['right']}/{row['of']}",
+                     interval(row), *only, f"{row['seconds']:.0f}"])
+    table("Scored tasks", ["category", "technique", "right", "95 % interval", "only it",
                            "only plain", "p", "s"], rows)
     say("Right is: equal JSON (format); the last number (arithmetic); an accepted answer as a whole "
         "word (context); the label and not the other one (sentiment). In the category context only "
