@@ -200,7 +200,7 @@ def surroundings(scratch: Path, times: int) -> None:
     expect("no HOME", "ex_01", "--output", scratch / "home", status=0, environment={"HOME": "/nonexistent"})
     expect("an unknown --device", "ex_02", "--device", "tpu")
     expect("MPLBACKEND of another environment", "ex_02", "--output", scratch / "mpl", status=0,
-           environment={"MPLBACKEND": "module://matplotlib_inline.backend_inline_no"})
+           environment={"MPLBACKEND": "of another environment"})
     expect("RANK is empty", "ex_01", "--output", scratch / "rank", status=0, environment={"RANK": ""})
     expect("an output below a file", "ex_01", "--output", Path(__file__) / "out", says="cannot write")
     expect("standard input is closed", "ex_04", "--output", scratch / "closed", status=0, stdin=None,

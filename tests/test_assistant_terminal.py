@@ -65,7 +65,7 @@ def test_a_conversation(play):
     assert len(chat.conversation.turns) == 2, "the empty line should not be sent"
 
 
-@pytest.mark.parametrize("end", [EOFError(), KeyboardInterrupt(), "/quit", "/EXIT"])
+@pytest.mark.parametrize("end", [EOFError(), NotImplementedError(), KeyboardInterrupt(), "/quit", "/EXIT"])
 def test_leaving_is_quiet(play, end):
     screen, *_ = play(["Hi", end, "never reached"], ["Hello."])
     assert "Hello." in screen and not play.error

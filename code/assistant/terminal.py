@@ -120,7 +120,7 @@ class Terminal:
             print()
         try:
             line = input(PROMPT if self.interactive else "") if sys.stdin else "/quit"
-        except EOFError:
+        except (EOFError, NotImplementedError):  # the latter in a notebook that nobody sits before
             print(end="\n" * self.interactive)
             return None
         line = well_formed(line).strip()

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 
 
 def figure(rows: int = 1, columns: int = 1, figsize: tuple[float, float] | None = None, **options):
     """(figure, axes) as from `plt.subplots`, but without pyplot: a notebook's own plots stay as they are."""
-    try:
-        from matplotlib.figure import Figure
-    except ValueError:  # $MPLBACKEND names a backend of another environment, such as the notebook's that called us
-        os.environ.pop("MPLBACKEND")
-        from matplotlib.figure import Figure
-    drawing = Figure(figsize=figsize, layout="constrained")
+    drawing = _figure_class()(figsize=figsize, layout="constrained")
     return drawing, drawing.subplots(rows, columns, **options)
+
+
+def _figure_class():
+    """matplotlib's Figure. Its first import fails if $MPLBACKEND is of another environment, as a notebook's may be."""
+    backend = os.environ.pop("MPLBACKEND", None) if "matplotlib" not in sys.modules else None
+    from matplotlib import rcParams
+    from matplotlib.figure import Figure
+
+    if backend:
+        os.environ["MPLBACKEND"] = backend
+        with contextlib.suppress(ValueError):
+            rcParams["backend"] = backend
+    return Figure
 
 
 def learning_curves(history: list[dict], metrics: dict[str, str]):
