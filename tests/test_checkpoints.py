@@ -40,6 +40,11 @@ def test_every_role_has_a_tiny_model_and_a_stand_in(role):
     assert role in checkpoints.STAND_INS and role in checkpoints.DEFAULTS
 
 
+def test_the_home_of_nobody_is_no_folder():
+    with pytest.raises(UserError, match="--model ~nobody_here/model: there is no such folder"):
+        checkpoints.fetch("encoder", "~nobody_here/model")
+
+
 def test_a_folder_without_a_model_says_what_it_lacks(tmp_path):
     with pytest.raises(UserError, match="safetensors"):
         checkpoints.fetch("encoder", str(tmp_path))

@@ -37,6 +37,17 @@ def package(tmp_path, monkeypatch, course_cache):
     return shelf
 
 
+def test_a_user_without_a_home_has_a_cache_too(monkeypatch):
+    import platformdirs
+
+    def homeless(*args):
+        raise RuntimeError("could not determine the home directory")
+
+    monkeypatch.delenv("TRANSFORMERS_COURSE_CACHE", raising=False)
+    monkeypatch.setattr(platformdirs, "user_cache_path", homeless)
+    assert packaged.cache_folder().parent.is_dir()
+
+
 def test_fetched_once_then_taken_from_the_cache(package, capfd):
     folder = packaged.fetch("tiny")
     assert (folder / "data.txt").read_text(encoding="utf-8") == "forty-two\n"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utils import hub, packaged, tiny
-from utils.runtime import UserError
+from utils.runtime import UserError, user_path
 
 DEFAULTS = {
     "encoder": "google-bert/bert-base-uncased",
@@ -78,7 +78,7 @@ def _packaged(role: str, why: str = "") -> Checkpoint:
 
 
 def _named(name: str) -> Checkpoint:
-    folder = Path(name).expanduser()
+    folder = user_path(name)
     if folder.is_dir():
         if not hub.is_complete(folder, "model"):
             raise UserError(f"--model {name}: this folder lacks a config.json, a tokenizer or "

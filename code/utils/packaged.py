@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,8 +40,12 @@ def cache_folder() -> Path:
     """Where unpacked files are kept: $TRANSFORMERS_COURSE_CACHE, or the user's cache folder."""
     from platformdirs import user_cache_path
 
-    return Path(os.environ.get("TRANSFORMERS_COURSE_CACHE")
-                or user_cache_path("transformers-course"))
+    if chosen := os.environ.get("TRANSFORMERS_COURSE_CACHE"):
+        return Path(chosen)
+    try:
+        return user_cache_path("transformers-course")
+    except RuntimeError:  # a user without account and HOME, as in docker run --user 12345
+        return Path(tempfile.gettempdir(), f"transformers-course-{os.getuid()}")
 
 
 def fetch(name: str) -> Path:
