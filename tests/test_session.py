@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 
 import pytest
 
@@ -75,9 +76,11 @@ def test_resume_of_nothing_is_one_line(tmp_path):
         run(tmp_path / "out", {}, resume=True)
 
 
-def test_a_number_that_is_not_finite_is_one_line_and_earlier_parts_stay(tmp_path):
-    with pytest.raises(UserError, match="diverged"):
-        run(tmp_path / "out", {"one": {"a": 1}, "two": {"loss": float("nan")}})
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_number_that_is_not_finite_is_named_without_guessing_why_and_earlier_parts_stay(tmp_path, number):
+    with pytest.raises(UserError, match="part 'two' .* in map: ") as error:
+        run(tmp_path / "out", {"one": {"a": 1}, "two": {"right": [1.0], "map": [{"x": [0.5, number]}]}})
+    assert "learning rate" not in str(error.value)
     assert on_disk(tmp_path / "out")["parts"] == {"one": {"a": 1}}
 
 
@@ -87,6 +90,14 @@ def test_arrays_become_lists(tmp_path):
 
     value = {"a": np.arange(2), "b": (torch.ones(1), np.float32(0.5)), 3: tmp_path}
     assert run(tmp_path / "out", {"one": value})["parts"]["one"] == {"a": [0, 1], "b": [[1.0], 0.5], "3": str(tmp_path)}
+
+
+@pytest.mark.parametrize("name", ["caf\udce9", "~nobody_here"], ids=["a byte that is no UTF-8", "nobody's home"])
+def test_a_folder_of_any_name_will_do(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    run(Path(name), {"one": {"text": "caf\udce9"}}, {"data": Path(f"{name}.csv")})
+    results = run(Path(name), {}, {"data": Path(f"{name}.csv")}, resume=True)
+    assert results["parts"] == {"one": {"text": "caf\ufffd"}} and (tmp_path / name / "results.json").is_file()
 
 
 def test_views_get_what_the_file_holds(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -51,6 +52,17 @@ def test_processes_share_the_batch_evenly_or_not_at_all(monkeypatch):
     for uneven in (1, 15):
         with pytest.raises(UserError, match="2 processes"):
             training.batch_per_process(uneven)
+
+
+@pytest.mark.parametrize("name", ["loss", "grad_norm", "eval_loss", "eval_perplexity"])
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_a_number_that_is_none_any_more_ends_the_training(name, number):
+    progress = training.Progress()
+    arguments, state = SimpleNamespace(learning_rate=0.5), SimpleNamespace(max_steps=9, global_step=7)
+    progress.on_train_begin(arguments, state, None)
+    progress.on_log(arguments, state, None, {name: 3.0, "epoch": 1, "total_flos": 10**30})
+    with pytest.raises(UserError, match=f"diverged: its {name} is {number} at step 7; .* below 0.5"):
+        progress.on_log(arguments, state, None, {"learning_rate": 0.5, name: number})
 
 
 @pytest.mark.parametrize("positions, padding, limit, length", [

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils import reporting, runtime
-from utils.runtime import UserError, is_main_process
+from utils.runtime import UserError, is_main_process, well_formed
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -47,7 +47,7 @@ class Session:
         self.exercise, self.settings = exercise, settings
         self.clock = runtime.Stopwatch()
         self.device = runtime.start(settings)
-        self.folder = Path(settings.output).expanduser().resolve()
+        self.folder = settings.output.resolve()
         self.results: dict = {}
         self._now: str | None = None  # the part under way
         self._lock: BaseFileLock | None = None
@@ -127,11 +127,9 @@ class Session:
                 return LeftOut(str(missing))
             if not is_main_process():
                 return value
-            try:
-                json.dumps(value, allow_nan=False)
-            except ValueError:
-                raise UserError(f"part {name!r} gave a number that is not finite: has the training diverged? Lower "
-                                "the learning rate in PRESETS and start afresh") from None
+            if not_finite := [key for key, numbers in value.items() if not _is_finite(numbers)]:
+                raise UserError(f"part {name!r} gave a number that is not finite, in {', '.join(not_finite)}: look for "
+                                "a mean of nothing or a division by zero in the code and data that it comes from")
             self.results["parts"][name] = value
             self._save()
         value = self.results["parts"][name]
@@ -264,15 +262,24 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def _is_finite(value) -> bool:
+    """Whether there is neither a NaN nor an infinite number in it."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        return False
+    return True
+
+
 def _plain(value):
-    """Arrays, tensors, tuples and paths as what JSON has."""
+    """Arrays, tensors, tuples and paths as what JSON has; names of files may hold bytes that UTF-8 does not."""
     if isinstance(value, dict):
         return {str(name): _plain(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     if hasattr(value, "tolist"):
         return value.tolist()
-    return str(value) if isinstance(value, Path) else value
+    return well_formed(str(value)) if isinstance(value, (Path, str)) else value
 
 
 def _check_room(folder: Path, disk_mb: float, memory_mb: float) -> None:

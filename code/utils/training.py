@@ -73,10 +73,10 @@ class Progress(TrainerCallback):
         self.bar.update(state.global_step - self.bar.n)
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        for loss in ("loss", "eval_loss"):
-            if not math.isfinite((logs or {}).get(loss, 0)):
+        for name, number in (logs or {}).items():  # losses, gradients, metrics
+            if isinstance(number, float) and not math.isfinite(number):
                 self.bar.close()
-                raise UserError(f"the training diverged: its loss is {logs[loss]} at step "
+                raise UserError(f"the training diverged: its {name} is {number} at step "
                                 f"{state.global_step}; choose a learning rate below "
                                 f"{args.learning_rate:g} in PRESETS, and start afresh")
         values = [f"{key.removeprefix('eval_')} {value:.3f}" for key, value in (logs or {}).items()
@@ -171,13 +171,14 @@ def saved(settings, flag: str) -> Checkpoint:
 
 
 def matmul_flops(device: str, dtype: str, seconds: float = 0.3) -> float:
-    """Floating-point operations per second of this device, multiplying 1024 x 1024 matrices.
+    """Floating-point operations per second of this device, multiplying large square matrices.
 
-    dtype: "fp32" or "bf16". A product of two n x n matrices takes 2 n^3 operations.
+    dtype: "fp32" or "bf16". A product of two n x n matrices takes 2 n^3 operations. n is 1024, and
+    8192 on a GPU, which would be done with less before the next product has reached it.
     """
     import torch
 
-    n = 1024
+    n = 1024 if device == "cpu" else 8192
     a = torch.ones(n, n, device=device,
                    dtype=torch.bfloat16 if dtype == "bf16" else torch.float32)
     a @ a
