@@ -105,6 +105,10 @@ MISTAKES = {
         ("sentences.attention.query", "dog",
          "sentences.attention.text: should contain the word 'dog'"),
         ("words_in_context.0.senses.1", REMOVED, "words_in_context[0].senses: has one sense only"),
+        ("words_in_context.0.senses.1.sense", PROMPTS["words_in_context"][0]["senses"][0]["sense"],
+         "words_in_context[0].senses: has one sense only"),
+        ("words_in_context.0.senses.1.sentences", ["By the bank."],
+         "words_in_context[0].senses[1].sentences: has one sentence only"),
         *[("words_in_context.0.senses.1.sentences.2", sentence,
            "words_in_context[0].senses[1].sentences[2]: should contain the word 'bank' exactly")
           for sentence in ("A bank, a bank.", "Bank or bank?", "Bankers like banks.", "Bank on it.")],

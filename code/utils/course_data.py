@@ -58,9 +58,12 @@ def load_sample_prompts(path: Path = REPOSITORY / "data" / "sample_prompts.json"
     _once(path, "sentences.attention.text", attention["query"], attention["text"])
     for i, entry in enumerate(data["words_in_context"]):
         where = f"words_in_context[{i}].senses"
-        if len(entry["senses"]) < 2:
+        if len({sense["sense"] for sense in entry["senses"]}) < 2:
             raise UserError(f"{path.name}: {where}: has one sense only; add another to compare")
         for j, sense in enumerate(entry["senses"]):
+            if len(sense["sentences"]) < 2:
+                raise UserError(f"{path.name}: {where}[{j}].sentences: has one sentence only; add "
+                                "another to compare")
             for k, text in enumerate(sense["sentences"]):
                 _once(path, f"{where}[{j}].sentences[{k}]", entry["word"], text)
     labels = data["few_shot"]["sentiment"]["labels"]
