@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import errno
+import importlib
+import re
 import sys
 from pathlib import Path
 
@@ -81,6 +84,17 @@ def test_bf16_only_where_the_processor_has_it(monkeypatch, capabilities, expecte
     assert runtime.precision("cpu") == expected
 
 
+@pytest.mark.parametrize("has_bf16, expected", [(True, "bf16"), (False, "fp32")])
+def test_a_gpu_that_only_emulates_bf16_trains_in_fp32(monkeypatch, has_bf16, expected):
+    """A T4, for one."""
+    import torch
+
+    monkeypatch.delenv("TRANSFORMERS_COURSE_PRECISION")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported",
+                        lambda including_emulation=True: has_bf16 or including_emulation)
+    assert runtime.precision("cuda") == expected
+
+
 @pytest.mark.parametrize("chosen", ["fp32", "bf16"])
 def test_the_environment_decides_the_precision(monkeypatch, chosen):
     monkeypatch.setenv("TRANSFORMERS_COURSE_PRECISION", chosen)
@@ -106,3 +120,47 @@ def test_settings_are_the_flags_and_the_presets_rest():
     settings = runtime.complete(parser, presets, ["--preset", "smoke", "--max-length", "9", "--output", "~/x"])
     assert (settings.max_length, settings.epochs) == (9, 2)
     assert settings.output == Path.home() / "x"
+
+
+# Modules of several scripts name flags that not each of them has, where they speak to the others; and other commands'.
+NOT_SAID = {
+    ("ex_01", "corpora"): {"--corpus"}, ("ex_02", "corpora"): {"--corpus"},
+    ("ex_03", "corpora"): {"--data", "--text-column", "--label-column"},  # its reviews are no choice
+    ("ex_04", "terminal"): {"--force"},  # of the chat's /save
+    **{(f"ex_0{i}", "packaged"): {"--hash", "--quiet", "--no-deps", "--require-hashes", "--retries", "--no-binary",
+                                  "--requirement", "--dest"} for i in range(1, 5)},  # pip's
+}
+
+
+def modules_of(path, seen=()):
+    """The files of the course that a file imports, anywhere in it, and those that these import."""
+    if path in seen or not path.is_file():
+        return [*seen]
+    seen = [*seen, path]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            module = runtime.REPOSITORY.joinpath("code", *node.module.split("."))
+            for file in (module.with_suffix(".py"), *(module / f"{name.name}.py" for name in node.names)):
+                seen = modules_of(file, seen)
+    return seen
+
+
+def flags_in_texts(path):
+    """The flags in all strings of a file but its docstrings."""
+    nodes = [*ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
+    docstrings = [node.value for node in nodes if isinstance(node, ast.Expr)]
+    texts = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)
+             and node not in docstrings]
+    return {flag for text in texts for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)}
+
+
+@pytest.mark.parametrize("script", sorted((runtime.REPOSITORY / "code").glob("ex_0*.py")), ids=lambda path: path.stem)
+def test_no_advice_names_a_flag_that_the_script_does_not_have(script, capsys):
+    with pytest.raises(SystemExit):
+        importlib.import_module(script.stem).parse(["--help"])
+    flags = {*re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out)}
+    modules = modules_of(script)
+    assert {"session", "checkpoints", script.stem} < {path.stem for path in modules}
+    for path in modules:
+        elsewhere = NOT_SAID.get((script.stem[:5], path.stem), set())
+        assert flags_in_texts(path) - flags == elsewhere - flags, f"{path.name}: {script.name} has no such flag"

@@ -25,7 +25,8 @@ from utils.runtime import UserError
 if TYPE_CHECKING:
     from datasets import DatasetDict
 
-# The course's own repositories, at the commits that its numbers are for. Others come as they are.
+# The course's own repositories, at commits that many others' public code names beside the same
+# repositories (not looked up on the Hub). Repositories that are not listed come as they are.
 REVISIONS = {
     "google-bert/bert-base-uncased": "86b5e0934494bd15c9632b12f734a8a67f723594",
     "openai-community/gpt2": "607a30d783dfa663caf39e06633721c8d4cfcd7e",
