@@ -92,12 +92,18 @@ def test_arrays_become_lists(tmp_path):
     assert run(tmp_path / "out", {"one": value})["parts"]["one"] == {"a": [0, 1], "b": [[1.0], 0.5], "3": str(tmp_path)}
 
 
-@pytest.mark.parametrize("name", ["caf\udce9", "~nobody_here"], ids=["a byte that is no UTF-8", "nobody's home"])
-def test_a_folder_of_any_name_will_do(tmp_path, monkeypatch, name):
+def test_the_home_of_nobody_is_a_folder_like_any_other(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    run(Path(name), {"one": {"text": "caf\udce9"}}, {"data": Path(f"{name}.csv")})
-    results = run(Path(name), {}, {"data": Path(f"{name}.csv")}, resume=True)
-    assert results["parts"] == {"one": {"text": "caf\ufffd"}} and (tmp_path / name / "results.json").is_file()
+    run(Path("~nobody_here"), {"one": {}})
+    assert on_disk(tmp_path / "~nobody_here")["finished"]
+
+
+def test_texts_that_utf8_cannot_hold_are_written_and_compared_as_it_can(tmp_path):
+    facts = {"data": Path("caf\udce9.csv")}  # a byte of another encoding in a file's name
+    run(tmp_path / "out", {"one": {"text": "cut \ud83d"}}, facts)
+    assert run(tmp_path / "out", {}, facts, resume=True)["parts"] == {"one": {"text": "cut \ufffd"}}
+    with pytest.raises(UserError, match="no UTF-8; choose another folder"):
+        run(tmp_path / "caf\udce9", {}, facts)
 
 
 def test_views_get_what_the_file_holds(tmp_path):

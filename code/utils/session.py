@@ -172,6 +172,8 @@ class Session:
 
         if not is_main_process():
             return
+        if str(self.folder) != well_formed(str(self.folder)):  # in which no tokenizer can be saved
+            raise UserError(f"--output {self.folder}: its name has a byte that is no UTF-8; choose another folder")
         others = [p for p in self.folder.iterdir()
                   if not p.name.startswith((".", "partial-")) and p.name != "chats"] \
             if self.folder.is_dir() else []  # exercise 4 saves chats there, also without a run
