@@ -41,8 +41,9 @@ def report(record: dict, exercise: str) -> str:
 
 
 def explained(row: dict) -> str:
-    """What is wrong in a case that was not passed, with its likeliest cause."""
-    told = not row["hint"] or row["problem"].startswith(("not written", "it was not tried", "counts when"))
+    """What is wrong in a case that was not passed, with its most likely cause."""
+    told = not row["hint"] or row["problem"].startswith((
+        "not written", "it was not tried", "it did not end", "the process ended", "counts when"))
     return f"{row['problem']}." + ("" if told else f" Likely cause: {row['hint']}.")
 
 

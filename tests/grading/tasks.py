@@ -56,9 +56,9 @@ def blank(source: str, name: str) -> str:
         start = next(mark for mark in TASK.finditer(source) if mark[1] == task.number).end()
         solution = SOLUTION.search(source, start)
         indent = solution[1]
-        source = (f"{source[:solution.start()]}{indent}# YOUR CODE HERE\n{indent}raise NotImplementedError(\n"
-                  f"{indent}    \"Task {task.number} is missing: write {task.function} in {name}\")\n"
-                  f"{source[solution.end():]}")
+        missing = f"Task {task.number} is missing: write {task.function} in {name}"
+        source = (f"{source[:solution.start()]}{indent}# YOUR CODE HERE\n"
+                  f"{indent}raise NotImplementedError(\"{missing}\")\n{source[solution.end():]}")
     return source
 
 
