@@ -261,8 +261,11 @@ def test_no_content_whatsoever_gives_a_traceback(tmp_path, ending):
 
 @pytest.fixture
 def hub_reviews(tmp_path, monkeypatch):
-    """The files of both data sets, as the Hub has them, without the Hub."""
-    from datasets import Dataset
+    """The files of both data sets, as the Hub has them, without the Hub and in a read-only HF_HOME."""
+    from datasets import Dataset, config
+
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(config, "HF_DATASETS_CACHE", tmp_path / "file" / "datasets")
 
     def folder(name, kind):
         (tmp_path / name / "plain_text").mkdir(parents=True, exist_ok=True)
