@@ -10,8 +10,11 @@ import pytest
 BENCHMARKS = Path(__file__).parent / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
+import bench_ex_04  # noqa: E402
 import bench_growth  # noqa: E402
 import run_all  # noqa: E402
+from assistant.turn import GUIDE  # noqa: E402
+from utils import checkpoints  # noqa: E402
 
 
 @pytest.mark.parametrize("power, faster", [(0, "no"), (1, "no"), (1.3, "YES"), (2, "YES")])
@@ -42,6 +45,14 @@ def test_all_numbers_and_ratios_of_a_last_line_become_rows():
         ("first_seconds", 0.25, None)]
     table = run_all.table(rows, {"cores": 2})
     assert "| bench | generation_speedup | 2 | 1.5 to 2.5 | > 10 |" in table and "cores 2" in table
+
+
+def test_retrieval_can_still_be_measured(tmp_path):
+    curves = bench_growth.retrieval(True, tmp_path)
+    assert {name: list(seconds) for name, seconds in curves.items()} == {
+        "indexing_by_sections": [32, 128], "searching_by_sections": [32, 128]}
+    results = bench_ex_04.retrieval(checkpoints.fetch("embedder", "tiny"), GUIDE / "worked_maths.md")
+    assert min(results.values()) > 0 and "search_ms" in results
 
 
 def test_each_goal_is_measured_by_a_benchmark():

@@ -132,25 +132,24 @@ def decoding(backend, plain, options, rounds: int) -> dict:
             "decoding_loop_alone_times_as_fast": ratio(base[1:], alone[1:])}
 
 
-def retrieval() -> dict:
-    """The index of the guide: built, opened again, and asked."""
+def retrieval(encoder, guide: Path) -> dict:
+    """The index of a guide: built, opened again, and asked. encoder: a checkpoint."""
     from assistant.retrieval import GuideIndex
-    from assistant.turn import GUIDE
-    from utils import checkpoints, reporting
+    from utils import reporting
 
-    encoder, seconds = checkpoints.fetch("embedder", "packaged"), []
+    seconds = []
     with tempfile.TemporaryDirectory() as cache:
         for _ in range(2):
             start = time.perf_counter()
-            index = GuideIndex.open(GUIDE, encoder, Path(cache))
+            index = GuideIndex.open(guide, encoder, Path(cache))
             seconds.append(time.perf_counter() - start)
     index.search(QUESTIONS[0], 3)  # loads the encoder
     searched, quoted = [], []
     for question in QUESTIONS:
         start = time.perf_counter()
-        hit = index.search(question, 3)[0]
+        hits = index.search(question, 3)
         searched.append(time.perf_counter() - start)
-        index.quote(question, hit.section)
+        index.quotes(question, hits)
         quoted.append(time.perf_counter() - start - searched[-1])
     search_ms, quote_ms = (1000 * statistics.median(times) for times in (searched, quoted))
     reporting.table(f"Retrieval over {len(index.sections)} sections, {len(index.passages)} passages",
@@ -182,6 +181,7 @@ def main() -> None:
 
     from assistant.backends import Options
     from assistant.local import Local
+    from assistant.turn import GUIDE
     from utils import checkpoints, reporting, runtime
 
     checkpoint = checkpoints.fetch("chat", arguments.model)
@@ -193,7 +193,7 @@ def main() -> None:
     results = conversation(backend, fresh, options, arguments.rounds)
     plain = Local(checkpoint, int8=False, reuse=False)
     results |= decoding(fresh, plain, options, arguments.rounds)
-    results |= retrieval()
+    results |= retrieval(checkpoints.fetch("embedder", "packaged"), GUIDE)
     print(json.dumps({**results, "cold_start_seconds": cold, "memory_of_two_int8_models_mb": memory,
                       "model": arguments.model, "threads": torch.get_num_threads(), "device": "cpu"}))
 
