@@ -52,7 +52,7 @@ class Session:
         self._now: str | None = None  # the part under way
         self._lock: BaseFileLock | None = None
         self._before, self._opened = 0.0, False
-        self._left_out: dict[str, str] = {}  # part -> the task that it needs
+        self._left_out: list[str] = []  # parts that need a task which is not written yet
 
     def __enter__(self) -> Session:
         return self
@@ -123,7 +123,7 @@ class Session:
                 if not runtime.is_task(missing):
                     raise
                 reporting.say(f"{missing}. Until then this part is left out.", style="bold")
-                self._left_out[name] = str(missing)
+                self._left_out.append(name)
                 return LeftOut(str(missing))
             if not is_main_process():
                 return value
@@ -144,8 +144,7 @@ class Session:
         Raises UserError if parts were left out because tasks are not written yet.
         """
         if self._left_out:
-            raise UserError(f"without {', '.join(self._left_out)}, for "
-                            + "; ".join(dict.fromkeys(self._left_out.values())))
+            raise UserError(f"left out until their tasks are written: {', '.join(self._left_out)}")
         self.results["finished"] = True
         if is_main_process():
             self._save()
