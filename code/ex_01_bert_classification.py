@@ -487,7 +487,7 @@ def main(argv: list[str] | None = None) -> dict:
         return predict(settings)
     from transformers import AutoModel
 
-    from utils import checkpoints, corpora, course_data, training
+    from utils import checkpoints, course_data, movie_reviews, training
     from utils.session import Session
     from views import ex_01 as views
 
@@ -497,9 +497,9 @@ def main(argv: list[str] | None = None) -> dict:
         checkpoint = checkpoints.fetch("encoder", settings.model)
         checkpoints.check_family(checkpoint, "encoder")
         tokenizer, model = load_classifier(checkpoint, settings, num_labels=2,
-                                           id2label=dict(enumerate(corpora.LABELS)),
+                                           id2label=dict(enumerate(movie_reviews.LABELS)),
                                            ignore_mismatched_sizes=True)
-        reviews = corpora.load_reviews(settings.data, settings.seed, set_up(model, settings),
+        reviews = movie_reviews.load_reviews(settings.data, settings.seed, set_up(model, settings),
                                        settings.text_column, settings.label_column)
         train, test = (reviews.splits[part].to_dict() for part in ("train", "test"))
         session.open("Exercise 1: BERT for sentiment",

@@ -541,7 +541,7 @@ def continue_own(session, own: dict[str, list[str]], decoding: dict) -> dict:
 
 def lesson(session, data: dict) -> dict:
     """The four parts. data: see utils.course_data.load_sample_prompts."""
-    from utils import corpora, embedding
+    from utils import embedding, movie_reviews
     from views import ex_02 as views
 
     settings = session.settings
@@ -549,7 +549,7 @@ def lesson(session, data: dict) -> dict:
     checkpoint, tokenizer, model = fetch_model(settings.model, session.device)
     lm = (model, tokenizer)
     check_context(*lm, prompts, settings.max_new_tokens)
-    reviews = corpora.load_reviews(settings.data, settings.seed, {"test": settings.queries},
+    reviews = movie_reviews.load_reviews(settings.data, settings.seed, {"test": settings.queries},
                                    settings.text_column, settings.label_column)
     embedder, coherence = embedding.fetch(checkpoint.source, session.device)
     embed = embedder and functools.partial(embedder, pool=mean_pool)

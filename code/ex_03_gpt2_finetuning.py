@@ -490,7 +490,7 @@ def main(argv: list[str] | None = None) -> dict:
     settings = parse(argv)
     if settings.generate:
         return generate(settings)
-    from utils import checkpoints, corpora, course_data, training
+    from utils import checkpoints, corpora, course_data, movie_reviews, training
     from utils.session import Session
     from views import ex_03 as views
 
@@ -506,7 +506,7 @@ def main(argv: list[str] | None = None) -> dict:
                             f"{limit} tokens")
         if settings.method == "lora":
             model = add_lora(model, settings.lora_modules)
-        reviews = corpora.load_reviews(
+        reviews = movie_reviews.load_reviews(
             "tiny" if settings.preset == "smoke" else None, settings.seed,
             {"train": settings.reviews, "validation": 2, "test": settings.reviews})
         general = {part: list(reviews.splits[part]["text"]) for part in ("train", "test")}

@@ -150,7 +150,7 @@ def input_(scratch: Path, times: int) -> None:
     """Random damage to what people hand in: whatever happens, one line and no traceback."""
     sys.path.insert(0, str(CODE))
     from assistant.conversation import Conversation
-    from utils import corpora, course_data
+    from utils import corpora, course_data, movie_reviews
     from utils.runtime import UserError
 
     seeds = {
@@ -160,7 +160,7 @@ def input_(scratch: Path, times: int) -> None:
         ".txt": b"A first document.\n\nA second one. " * 40,
         ".chat": b'{"system": "", "turns": [{"user": "a", "assistant": "b"}]}',
     }
-    readers = {".csv": corpora.read_labelled_file, ".jsonl": corpora.read_labelled_file,
+    readers = {".csv": movie_reviews.read_labelled_file, ".jsonl": movie_reviews.read_labelled_file,
                ".json": course_data.load_prompts_file, ".chat": Conversation.load,
                ".txt": lambda path: corpora.load_corpus(str(path), 0, None)}
     bits = [b"\x00", b"\xff", b'"', b",", b"\n", b"\r", b"{", b"}", b"[", b"\\ud83d", b"\xe2\x80\xa8",

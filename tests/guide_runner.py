@@ -287,11 +287,11 @@ def stay_offline(weights: str) -> None:
 
     def load_dataset(name):
         sys.path.append(str(REPOSITORY / "code"))
-        from utils import corpora
+        from utils import movie_reviews
 
-        if name != corpora.HUB_REVIEWS["rotten_tomatoes"]:
+        if name != movie_reviews.HUB_REVIEWS["rotten_tomatoes"]:
             raise ValueError(f"there is no stand-in for the data set {name}")
-        return corpora.load_reviews(weights, seed=0, sizes={}).splits
+        return movie_reviews.load_reviews(weights, seed=0, sizes={}).splits
 
     socket.socket.connect, datasets.load_dataset = guarded, load_dataset
 

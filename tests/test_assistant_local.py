@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 from assistant import local
 from assistant.backends import BackendError, Options
 from assistant.local import Int8Linear, Local
-from utils import checkpoints, corpora, tiny
+from utils import checkpoints, corpora, movie_reviews, tiny
 from utils.runtime import UserError
 
 TEMPLATE = ("{% for m in messages %}{% if m.role == 'tool' %}{{ raise_exception('no tools') }}{% endif %}"
@@ -434,7 +434,7 @@ def test_8_bit_weights_keep_the_perplexity():
     small = Local(found, int8=True)
     assert isinstance(small.model.lm_head, Int8Linear)
     plain = checkpoints.load(AutoModelForCausalLM, found, dtype=torch.float32).eval()
-    reviews = corpora.load_reviews("packaged", 42, {"test": 60}).splits["test"]["text"]
+    reviews = movie_reviews.load_reviews("packaged", 42, {"test": 60}).splits["test"]["text"]
     texts = {"reviews": "\n".join(reviews), "Python reference": corpora.load_corpus("python", 42, 10_000).documents[0]}
     for name, text in texts.items():
         ids = torch.tensor([small.tokenizer(text)["input_ids"][:1024]])

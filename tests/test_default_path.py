@@ -14,7 +14,7 @@ import pytest
 
 import hub_repositories
 from fake_hub import serve
-from utils import checkpoints, corpora
+from utils import checkpoints, movie_reviews
 from utils.runtime import REPOSITORY
 
 # What from_pretrained may find in a repository's weights and not need, or need and not find.
@@ -26,7 +26,7 @@ NOT_NEEDED = {
 LOAD_ALL = """
 import json, sys
 from utils.runtime import run
-from utils import checkpoints, corpora
+from utils import checkpoints, movie_reviews
 
 def main():
     from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
@@ -45,7 +45,7 @@ def main():
             "words": tokenizer.decode(tokenizer("a great film").input_ids),
             "template": bool(tokenizer.chat_template)}
     for name in (None, "rotten_tomatoes", "imdb"):
-        reviews = corpora.load_reviews(name, 1, {})
+        reviews = movie_reviews.load_reviews(name, 1, {})
         found[str(name)] = {
             "source": reviews.source, "labels": sorted(set(reviews.splits["test"]["label"])),
             "rows": {split: len(rows) for split, rows in reviews.splits.items()}}
@@ -100,7 +100,7 @@ def test_all_default_models_and_data_load_from_empty_and_with_the_hub_gone(tmp_p
     served = {path for path in fake.requests if "/resolve/" in path}
     assert not any(path.endswith((".bin", ".h5", ".ot", ".onnx", ".tflite", ".msgpack", ".py"))
                    for path in served), "files were fetched that nothing needs"
-    for name in corpora.HUB_REVIEWS.values():
+    for name in movie_reviews.HUB_REVIEWS.values():
         assert any(f"/datasets/{name}/" in path for path in served)
 
 

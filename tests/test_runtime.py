@@ -124,8 +124,7 @@ def test_settings_are_the_flags_and_the_presets_rest():
 
 # Modules of several scripts name flags that not each of them has, where they speak to the others; and other commands'.
 NOT_SAID = {
-    ("ex_01", "corpora"): {"--corpus"}, ("ex_02", "corpora"): {"--corpus"},
-    ("ex_03", "corpora"): {"--data", "--text-column", "--label-column"},  # its reviews are no choice
+    ("ex_03", "movie_reviews"): {"--data", "--text-column", "--label-column"},  # its reviews are no choice
     ("ex_04", "terminal"): {"--force"},  # of the chat's /save
     **{(f"ex_0{i}", "packaged"): {"--hash", "--quiet", "--no-deps", "--require-hashes", "--retries", "--no-binary",
                                   "--requirement", "--dest"} for i in range(1, 5)},  # pip's

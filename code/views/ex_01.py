@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from utils import corpora, plots, reporting, runtime
+from utils import movie_reviews, plots, reporting, runtime
 from utils.reporting import save_figure, say, table
 
 BASELINES = {"majority": "the majority label", "tfidf": "TF-IDF, logistic regression"}
@@ -18,7 +18,7 @@ def facts(checkpoint, model, reviews, device: str) -> dict[str, object]:
         "parameters": f"{model.num_parameters():,}, {trained:,} of them trained",
         "device": f"{device}, training in {runtime.precision(device)}, {runtime.threads()} threads",
         "reviews": ": ".join(filter(None, (reviews.name, reviews.note))),
-        **{f"  {part}": corpora.balance(split) for part, split in reviews.splits.items()},
+        **{f"  {part}": movie_reviews.balance(split) for part, split in reviews.splits.items()},
     }
 
 
@@ -65,7 +65,7 @@ def evaluation(part: dict, folder: Path) -> None:
             "{:.3f} to {:.3f}".format(*row["interval"])] for row in part["by_length"]])
     if part["mistakes"]:
         table("The most confident mistakes", ["text", "label", "predicted", "confidence"],
-              [[row["text"], corpora.LABELS[row["label"]], corpora.LABELS[row["predicted"]],
+              [[row["text"], movie_reviews.LABELS[row["label"]], movie_reviews.LABELS[row["predicted"]],
                 row["confidence"]] for row in part["mistakes"]])
     say("Which words moved the prediction, leaving each out? Green towards positive, red towards "
         "negative.")
@@ -147,7 +147,7 @@ def comparison(model: str, parts: dict) -> None:
 def predictions(texts: list[str], probs) -> None:
     """The answers of --predict. probs: (texts, 2)."""
     table("", ["text", "label", "probability"],
-          [[text, corpora.LABELS[row.argmax()], float(row.max())]
+          [[text, movie_reviews.LABELS[row.argmax()], float(row.max())]
            for text, row in zip(texts, probs, strict=True)])
 
 
@@ -177,7 +177,7 @@ def confusion_matrix(counts: list[list[int]]):
     from sklearn.metrics import ConfusionMatrixDisplay
 
     fig, axes = plots.figure(figsize=(4.2, 3.6))
-    ConfusionMatrixDisplay(np.array(counts), display_labels=corpora.LABELS).plot(cmap="Blues",
+    ConfusionMatrixDisplay(np.array(counts), display_labels=movie_reviews.LABELS).plot(cmap="Blues",
                                                                                  ax=axes)
     return fig
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from pathlib import Path
 
-from utils import corpora, runtime
+from utils import movie_reviews, runtime
 from utils.plots import figure, plain, shortened
 from utils.reporting import printable, save_figure, say, table
 
@@ -17,7 +17,7 @@ def facts(checkpoint, model, reviews, coherence: str, device: str) -> dict[str, 
         "parameters": f"{model.num_parameters():,}",
         "device": f"{device}, fp32, {runtime.threads()} threads",
         "reviews": ": ".join(filter(None, (reviews.name, reviews.note))),
-        "  test": corpora.balance(reviews.splits["test"]),
+        "  test": movie_reviews.balance(reviews.splits["test"]),
         "coherence": coherence,
     }
 

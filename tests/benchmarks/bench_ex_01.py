@@ -60,7 +60,7 @@ def main() -> None:
     from transformers import DataCollatorWithPadding, EvalPrediction, Trainer, TrainingArguments
 
     import ex_01_bert_classification as ex
-    from utils import checkpoints, corpora, reporting, runtime, training
+    from utils import checkpoints, movie_reviews, reporting, runtime, training
 
     settings = ex.parse(["--model", options.model, "--data", options.data, "--device",
                          options.device])
@@ -68,7 +68,7 @@ def main() -> None:
     checkpoint = checkpoints.fetch("encoder", settings.model)
     tokenizer, plain = ex.load_classifier(checkpoint, settings, num_labels=2)
     own = copy.deepcopy(plain)
-    reviews = corpora.load_reviews(settings.data, settings.seed, ex.set_up(own, settings))
+    reviews = movie_reviews.load_reviews(settings.data, settings.seed, ex.set_up(own, settings))
     folder = tempfile.TemporaryDirectory()
     session = SimpleNamespace(settings=settings, device=device, checkpoints=Path(folder.name))
 

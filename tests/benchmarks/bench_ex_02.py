@@ -37,7 +37,7 @@ def main() -> None:
     import torch
 
     import ex_02_gpt2_generation as ex
-    from utils import corpora, course_data, reporting, runtime
+    from utils import course_data, movie_reviews, reporting, runtime
     from utils.scoring import fetch_model, score_labels
 
     data = course_data.load_sample_prompts()
@@ -70,7 +70,7 @@ def main() -> None:
     reporting.say(f"{same} of {len(prompts)} texts are the same, token by token.")
     by_examples = {}
 
-    reviews = corpora.load_reviews(options.data, options.seed, {"test": options.reviews})
+    reviews = movie_reviews.load_reviews(options.data, options.seed, {"test": options.reviews})
     texts = [" ".join(text.split()[:100]) for text in reviews.splits["test"]["text"]]
     task, difference, total = data["few_shot"]["sentiment"], 0.0, {"alone": [], "together": []}
     labels = [words[0] for words in task["labels"].values()]

@@ -81,12 +81,12 @@ def made_reviews(count: int) -> list[tuple[str, int]]:
 def training(quick: bool, folder: Path) -> Curves:
     """Exercise 1's training, whole: encoding, steps, validations, checkpoints."""
     import ex_01_bert_classification as ex
-    from utils import checkpoints, corpora, training
+    from utils import checkpoints, movie_reviews, training
 
     settings = ex.parse(["--preset", "smoke"])
     settings.epochs = 1
     tokenizer, model = ex.load_classifier(checkpoints.fetch("encoder", "tiny"), settings)
-    splits = corpora.split({"train": made_reviews(8128)}, 0, {"validation": 64, "test": 64})
+    splits = movie_reviews.split({"train": made_reviews(8128)}, 0, {"validation": 64, "test": 64})
 
     def train(examples: int) -> None:
         session = SimpleNamespace(settings=settings, device="cpu", checkpoints=folder / "checkpoints")
@@ -104,7 +104,7 @@ def loading(quick: bool, folder: Path) -> Curves:
     from transformers import AutoTokenizer
 
     import ex_01_bert_classification as ex
-    from utils import checkpoints, corpora
+    from utils import checkpoints, movie_reviews
 
     tokenizer = AutoTokenizer.from_pretrained(checkpoints.fetch("encoder", "packaged").folder)
     sizes = [1000, 10_000] if quick else [1000, 10_000, 100_000, 1_000_000]
@@ -114,7 +114,7 @@ def loading(quick: bool, folder: Path) -> Curves:
             csv.writer(file).writerows([("text", "label"), *rows[:size]])
 
     def load(size: int) -> None:
-        corpora.load_reviews(str(folder / f"{size}.csv"), 0, {})
+        movie_reviews.load_reviews(str(folder / f"{size}.csv"), 0, {})
 
     def encode(size: int) -> None:
         ex.encode(tokenizer, [text for text, _ in rows[:size]], 128)

@@ -61,7 +61,7 @@ def training(step: Callable[[], None]) -> Callable[[], float]:
 def steps_of_ex_01(model: str, folder: Path) -> Callable[[], None]:
     """Four training steps of exercise 1's own Trainer, always the same four."""
     import ex_01_bert_classification as ex
-    from utils import checkpoints, corpora
+    from utils import checkpoints, movie_reviews
 
     settings = ex.parse(["--model", model, "--device", "cpu"])
     tokenizer, classifier = ex.load_classifier(checkpoints.fetch("encoder", model), settings)
@@ -69,7 +69,7 @@ def steps_of_ex_01(model: str, folder: Path) -> Callable[[], None]:
     sizes = {"train": 4 * settings.batch_size, "validation": 4, "test": 4}
     session = SimpleNamespace(settings=settings, device="cpu", checkpoints=folder)
     return stepper(ex.make_trainer(session, classifier, tokenizer,
-                                   corpora.load_reviews(model, settings.seed, sizes)), 4)
+                                   movie_reviews.load_reviews(model, settings.seed, sizes)), 4)
 
 
 def decoding(model: str) -> Callable[[], float]:
