@@ -495,7 +495,7 @@ def draw_chat_template():
 
 def draw_rag_flow():
     """Section 11.4: the question of 11.5 on its way; question, passages and similarities are those printed there."""
-    from textwrap import fill
+    from textwrap import fill, shorten
 
     question, passages = ranking()
     figure, axes = sheet(11, 5.4)
@@ -504,13 +504,15 @@ def draw_rag_flow():
     arrow(axes, (2.65, 4.3), (2.65, 3.85))
     put(axes, 2.8, 4.08, "embed", size=12.5, ha="left")
     put(axes, 0.2, 3.6, "similarity to the stored passages", weight="bold", size=13, ha="left", va="baseline")
+    left, wide = 0.85, 2.0  # where the bars begin, and how wide a similarity of 1 would be
     for i, (score, text) in enumerate(passages):
         y = 3.2 - i * 0.48
-        axes.add_patch(_box(0.2, y - 0.17, 4.9 * max(score, 0.02) / 0.7, 0.36, GREEN if i == 0 else GREY))
-        put(axes, 0.3, y, f"{score:.2f}  {text[:40]} ...", size=11.5, ha="left")
-    line = 4.9 * 0.3 / 0.7 + 0.2
+        put(axes, 0.75, y, f"{score:.2f}", size=11.5, ha="right")
+        axes.add_patch(_box(left, y - 0.17, wide * max(score, 0.02), 0.36, GREEN if i == 0 else GREY))
+        put(axes, 2.25, y, shorten(text, 30, placeholder=" ..."), size=11.5, ha="left")
+    line = left + 0.3 * wide
     axes.plot([line, line], [1.0, 3.42], color="#b2182b", linestyle="--")
-    put(axes, line, 0.78, "threshold 0.3: below it, \"nothing found\"", color="#b2182b", va="baseline")
+    put(axes, 0.2, 0.78, "threshold 0.3: below it, \"nothing found\"", color="#b2182b", ha="left", va="baseline")
     arrow(axes, (5.2, 3.2), (5.85, 3.2))
     put(axes, 5.5, 3.32, "top 1", va="baseline")
     axes.add_patch(_box(5.9, 1.9, 4.9, 2.6, "#f7f7f7"))
