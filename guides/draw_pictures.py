@@ -508,7 +508,8 @@ def draw_rag_flow():
     for i, (score, text) in enumerate(passages):
         y = 3.2 - i * 0.48
         put(axes, 0.75, y, f"{score:.2f}", size=11.5, ha="right")
-        axes.add_patch(_box(left, y - 0.17, wide * max(score, 0.02), 0.36, GREEN if i == 0 else GREY))
+        if score > 0:
+            axes.add_patch(_box(left, y - 0.17, wide * score, 0.36, GREEN if i == 0 else GREY))
         put(axes, 2.25, y, shorten(text, 30, placeholder=" ..."), size=11.5, ha="left")
     line = left + 0.3 * wide
     axes.plot([line, line], [1.0, 3.42], color="#b2182b", linestyle="--")
