@@ -114,7 +114,7 @@ def test_passages_hold_whole_paragraphs_and_all_of_them():
 def test_sentences_end_at_full_stops_and_at_the_ends_of_paragraphs():
     text = "One two three four, e.g. five.\nSix seven eight\nnine! Scrap.\n\n- eleven to\n  the end"
     assert retrieval.sentences(text) == ["One two three four, e.g. five.", "Six seven eight nine!",
-                                         "- eleven to the end"]
+                                         "eleven to the end"]
 
 
 # Ranking

@@ -125,9 +125,11 @@ def passages(text: str) -> list[str]:
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of a section, less its scraps. Entries of lists and rows of tables end one."""
-    found = [sentence for paragraph in text.split("\n\n")
-             for sentence in re.split(r"(?<=[.!?]) (?=[A-Z\"(\[])", " ".join(paragraph.split()))]
+    """The sentences of a section, less its scraps and the marks of its lists, whose entries end
+    one, as rows of tables do."""
+    paragraphs = (re.sub(r"^(- |\d+\. )", "", " ".join(p.split())) for p in text.split("\n\n"))
+    found = [sentence for paragraph in paragraphs
+             for sentence in re.split(r"(?<=[.!?]) (?=[A-Z\"(\[])", paragraph)]
     return [sentence for sentence in found if len(sentence.split()) > 3]
 
 
