@@ -156,9 +156,9 @@ def test_words_lose_their_endings_and_those_that_say_nothing():
 
 @pytest.mark.parametrize(("lowest", "text"), [
     (9, "C."), (8, "C. D."), (6, "A. ... C. D."), (0, "A. B. C. D."), (10, "")])
-def test_sentences_stand_in_the_order_of_the_text(lowest, text):
+def test_sentences_stand_in_the_order_of_the_text_without_marks_of_lists(lowest, text):
     scores = np.array([6.0, 0.0, 9.0, 8.0])
-    assert retrieval.joined(["A.", "B.", "C.", "D."], scores, lowest) == text
+    assert retrieval.joined(["A.", "- B.", "- C.", "D."], scores, lowest) == text
 
 
 def test_everyday_words_bring_the_guides_own_along():

@@ -15,7 +15,7 @@ import pytest
 import ex_04_ai_assistant as ex
 from assistant.backends import BackendError, Options, Reply, Scripted
 from assistant.conversation import Source, Turn
-from assistant.terminal import COMMANDS, Terminal, as_text, is_interactive
+from assistant.terminal import COMMANDS, Terminal, as_text, folded, is_interactive, settled
 from assistant.turn import Chat
 from utils import course_data, reporting
 from utils.runtime import REPOSITORY, UserError
@@ -60,7 +60,7 @@ def play(tmp_path, monkeypatch, capfd):
 
 def test_a_conversation(play):
     screen, backend, chat = play(["My name is Priya.", "  ", "My name?"], ["Hello.", "Priya."])
-    assert "Hello." in screen and "Priya." in screen and "tokens after" in screen
+    assert "Hello." in screen and "Priya." in screen and "tokens after a prompt of" in screen
     assert [m["content"] for m in backend.sent[1]] == ["My name is Priya.", "Hello.", "My name?"]
     assert len(chat.conversation.turns) == 2, "the empty line should not be sent"
 
@@ -141,6 +141,21 @@ def test_what_the_model_writes_cannot_steer_the_terminal(play):
     assert not set(screen) & set("\x07\x9b\u202e\x08\r"), "a control character reached the terminal"
 
 
+@pytest.mark.parametrize(("text", "lines"), [
+    ("one two three\n\nfour", "one two\nthree\n\nfour"), ("12345678 9", "12345678\n9"),
+    ("guide.md#a-long-link two", "guide.md#a-long-link\ntwo"), ("  a\n    b", "  a\n    b")])
+def test_lines_end_between_words(text, lines):
+    assert folded(text, 8) == lines
+
+
+def test_a_growing_text_only_gets_longer_on_the_screen():
+    text = "It was the best of times,  it was the worst of times.\n\n- one\n- " + "two three " * 9
+    shown = [folded(settled(text[:n]), 12) for n in range(len(text))]
+    assert all(after.startswith(before) for before, after in zip(shown, shown[1:], strict=False))
+    assert max(map(len, shown[-1].split("\n"))) <= 12
+    assert len(settled("\u6c34" * 100)) == 70, "a language without spaces should not wait for one"
+
+
 def test_the_guides_words_are_told_from_the_models():
     turn = Turn("q", "Mine.", sources=[Source("7.2 Top-p", "g.md#72-top-p", "The nucleus."),
                                        Source("7.1 Top-k", "g.md#71-top-k")])
@@ -154,7 +169,7 @@ def test_the_guides_words_are_told_from_the_models():
 def test_save_and_load(play, tmp_path):
     _, _, first = play(["/system Be brief.", "Hi", "/save monday", "More", "/save"], ["a", "b"])
     screen, _, second = play(["/load", "/load monday", "/history"])
-    assert second.conversation == first.conversation and "saved are: monday" in screen
+    assert second.conversation == first.conversation and "Saved conversations: monday" in screen
     assert "Loaded monday: 2 turns" in screen
     play(["Hi", "/save x"], ["first"])
     screen, *_ = play(["Hi", "/save x"], ["second"])
@@ -162,6 +177,9 @@ def test_save_and_load(play, tmp_path):
     assert "first" in (tmp_path / "chats" / "x.json").read_text(encoding="utf-8")
     play(["Hi", "/save x --force"], ["third"])
     assert "third" in (tmp_path / "chats" / "x.json").read_text(encoding="utf-8")
+    screen, *_ = play(["Hi", "/save y", "/reset", "Hi", "/save y", "/save"], ["kept", "another"])
+    assert "there is a saved conversation y already" in screen and "/save takes a name" in screen
+    assert "kept" in (tmp_path / "chats" / "y.json").read_text(encoding="utf-8")
 
 
 def test_a_damaged_chat_is_one_line_and_the_chat_goes_on(play, tmp_path):

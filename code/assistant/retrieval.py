@@ -179,11 +179,11 @@ def share_of_words(query: list[str], texts: list[list[str]], k1: float = 1.5) ->
 
 
 def joined(texts: list[str], scores: np.ndarray, lowest: float) -> str:
-    """The sentences that score `lowest` or more, in their order; "..." where some are left out.
-    joined(["A.", "B.", "C.", "D."], np.array([0, 3, 0, 2]), 1) is "B. ... D."
+    """The sentences that score `lowest` or more, in their order, without the marks of lists; "..."
+    where some are left out. joined(["A.", "B.", "C.", "- D."], [0, 3, 0, 2], 1) is "B. ... D."
     """
-    chosen = np.flatnonzero(scores >= lowest).tolist()
-    return " ".join(texts[i] if i - 1 in chosen or i == chosen[0] else f"... {texts[i]}"
+    chosen = np.flatnonzero(np.asarray(scores) >= lowest).tolist()
+    return " ".join("... " * (i - 1 not in chosen and i != chosen[0]) + texts[i].removeprefix("- ")
                     for i in chosen)
 
 

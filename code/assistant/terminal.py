@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 import textwrap
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from utils import reporting
 from utils.runtime import UserError
 
 PROMPT = "you> "
+WIDTH = 100  # of lines, where no terminal says its own
 # A name of a saved chat: no path, nothing hidden, and none that Windows keeps for devices.
 NAME = re.compile(r"(?!(?:con|prn|aux|nul|com\d|lpt\d)$)[a-z0-9][a-z0-9_-]{0,63}", re.IGNORECASE)
 COMMANDS = {  # name: (what may follow, what it does)
@@ -38,32 +40,55 @@ def is_interactive() -> bool:
     return sys.stdin is not None and sys.stdin.isatty()
 
 
-def as_text(turn: Turn) -> str:
-    """What the guide says, and then, marked as the model's, what the model says."""
+def as_text(turn: Turn, width: int = WIDTH) -> str:
+    """What the guide says, in lines of a width, and then, marked as the model's, what the model says.
+    """
     if not turn.sources:
         return turn.assistant
     lines: list[str] = []
     for source in sorted(turn.sources, key=lambda source: not source.quote):  # those quoted first
         begin = "See also" if not source.quote else "and in" if lines else "The guide says in"
         lines.append(f"{begin} {source.heading} (guides/{source.link}){':' * bool(source.quote)}")
-        lines += textwrap.wrap(source.quote, 98, initial_indent="  ", subsequent_indent="  ")
+        lines += textwrap.wrap(source.quote, width - 2, initial_indent="  ", subsequent_indent="  ")
     return "\n".join([*lines, "", "In the model's own words:", turn.assistant])
+
+
+def folded(text: str, width: int) -> str:
+    """The text, as long as before, with a line's end for the last space that fits into each line.
+    folded("one two three", 8) is "one two\nthree".
+    """
+    return re.sub(rf"(.{{1,{width}}})( |$)", lambda line: line[1] + "\n" * len(line[2]), text, flags=re.M)
+
+
+def settled(text: str) -> str:
+    """The text without its last word, which may grow too long for its line. That may be a part of
+    30 letters, as not every language puts spaces between words."""
+    return re.sub(r"\s*\S{0,30}\Z", "", text)
 
 
 def write_turn(turns: Turns) -> Turn:
     """Print a turn as it grows and return it whole. Whatever ends it early is passed on.
 
-    What a model writes must not steer the terminal: control characters are left out.
+    What a model writes must not steer the terminal: control characters are left out. Lines end
+    between words there; what goes to a file or a pipe stays as it is.
     """
-    written = ""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    written = text = ""
+
+    def write(part: str) -> None:
+        nonlocal written
+        part = folded(part, width) if width else part
+        sys.stdout.write(part[len(written):])
+        sys.stdout.flush()
+        written = max(written, part, key=len)
+
     try:
         with closing(turns):
             for turn in turns:
-                text = reporting.printable(as_text(turn))
-                sys.stdout.write(text[len(written):])
-                sys.stdout.flush()
-                written = max(written, text, key=len)
+                text = reporting.printable(as_text(turn, width or WIDTH))
+                write(settled(text) if width else text)
     finally:
+        write(text)
         if written:
             print(flush=True)
     return turn
@@ -204,6 +229,7 @@ class Terminal:
 
     def reset(self, _: str) -> None:
         self.chat.conversation.reset()
+        self.own = None  # another conversation, which must not replace the saved one
         reporting.say("The conversation is forgotten; the system prompt stays.")
 
     def history(self, _: str) -> None:
@@ -213,8 +239,8 @@ class Terminal:
         if conversation.system:
             reporting.say(f"system: {conversation.system}", style="dim")
         for turn in conversation.turns:
-            reporting.say(f"you: {turn.user}", style="bold")
-            reporting.say(as_text(turn))
+            reporting.say(f"\nyou: {turn.user}", style="bold")
+            reporting.say(as_text(turn, reporting.console().width))
             if turn.notes:
                 reporting.say(f"({'; '.join(turn.notes)})", style="dim")
 
@@ -237,9 +263,9 @@ class Terminal:
 
     def load(self, name: str) -> None:
         there = sorted(path.stem for path in self.folder.glob("*.json"))
-        listed = f"saved are: {', '.join(there)}" if there else "none is saved yet"
+        listed = f"saved conversations: {', '.join(there)}" if there else "none is saved yet"
         if not name:
-            return reporting.say(f"Of conversations, {listed}.")
+            return reporting.say(f"{listed[0].upper()}{listed[1:]}")
         name = checked(name)
         if name not in there:
             raise UserError(f"there is no saved conversation {name}; {listed}")

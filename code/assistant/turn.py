@@ -187,8 +187,8 @@ def about(turn: Turn) -> str:
     """What is to be said below an answer, in one line; empty if there is nothing."""
     facts = []
     if turn.completion_tokens is not None:
-        reused = f", {turn.reused_tokens} of them reused" if turn.reused_tokens else ""
-        read = "" if turn.prompt_tokens is None else f" after {turn.prompt_tokens}{reused}"
+        reused = f" ({turn.reused_tokens} reused)" if turn.reused_tokens else ""
+        read = "" if turn.prompt_tokens is None else f" after a prompt of {turn.prompt_tokens}{reused}"
         facts.append(f"{turn.completion_tokens} tokens{read}, {turn.seconds:.1f} s")
     if turn.left_out:
         facts.append(f"left out the oldest {turn.left_out} turn{'s' * (turn.left_out > 1)}, which "
