@@ -582,7 +582,8 @@ def main(argv: list[str] | None = None) -> dict:
     backend, note = backends.find(settings)
     chat = make_chat(settings, data, TECHNIQUES, rank_sections, backend)
     if settings.ask is not None or not (settings.web or terminal.is_interactive()):
-        print("; ".join(views.facts(chat, note).values()), file=sys.stderr)  # stdout is for answers
+        facts = [f"{name} {value}".strip() for name, value in views.facts(chat, note).items()]
+        print("; ".join(facts), file=sys.stderr)  # stdout is for answers
     else:
         reporting.banner("Exercise 4: an AI assistant", views.facts(chat, note))
     if settings.web:

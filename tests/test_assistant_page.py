@@ -184,7 +184,7 @@ def get(port: int, path: str = "/", **headers: str) -> tuple:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     connection.request("GET", path, headers=headers)
     reply = connection.getresponse()
-    return reply.status, reply.read().decode()
+    return reply.status, reply.read().decode(errors="replace")
 
 
 def test_the_page_asks_nobody_else_for_anything(server):
@@ -203,7 +203,7 @@ def test_it_listens_here_only_and_offers_nothing_but_the_page(server):
         assert get(port, Host=host)[0] == 400
     assert json.loads(get(port, "/gradio_api/info")[1])["named_endpoints"] == {}
     for path in ("/docs", "/redoc", "/monitoring", "/gradio_api/file=/etc/hostname",
-                 "/guide/nothing.md", "/guide/..%2FREADME.md"):
+                 "/guide/nothing.md", "/guide/..%2FREADME.md", "/guide/images/..%2F..%2FREADME.md"):
         assert get(port, path)[0] in (403, 404), path
 
 
@@ -216,3 +216,5 @@ def test_links_to_the_guide_open_the_section(server):
         links = [s.link for s in read_sections(path.read_text(encoding="utf-8"), path.name)]
         missing = [link for link in links if f'id="{link.partition("#")[2]}"' not in text]
         assert links and not missing, missing
+        for picture in re.findall('<img src="([^"]+)', text):
+            assert get(server[0], f"/guide/{picture}")[0] == 200, picture

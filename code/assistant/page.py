@@ -27,7 +27,7 @@ ADDRESS = "127.0.0.1"
 PAUSE = 0.1  # seconds between two pictures of a growing answer
 CSS = """
 .gradio-container { max-width: 1180px !important; margin: 0 auto !important; }
-#side { order: 2; } #side label { width: 100%; } #title p { opacity: 0.75; margin: 0; }
+#chat .placeholder-content { padding: 0 1.5rem; } #side { order: 2; } #side label { width: 100%; } #title p { opacity: 0.75; margin: 0; }
 .about { opacity: 0.65; font-size: 0.82em; } .problem { color: #b3261e; } .dark .problem { color: #ffb4ab; }
 #sent textarea { font-family: ui-monospace, monospace; font-size: 0.82em; }
 """
@@ -35,7 +35,7 @@ EMPTY = ("**Ask a question.**\n\nWith the technique *retrieval* the course's gui
          "its sections. Change the technique and press *Retry* below an answer to see what it does.")
 STYLE = ("<meta charset=utf-8><meta name=viewport content='width=device-width'><style>:root{color-scheme:"
          "light dark;font-family:system-ui;line-height:1.5}body{max-width:50rem;margin:auto;padding:1rem}"
-         "pre{overflow-x:auto}:target{background:Highlight}</style>")
+         "pre{overflow-x:auto}img{max-width:100%}:target{background:Highlight}</style>")
 
 
 def check_port(port: int) -> None:
@@ -81,7 +81,8 @@ def launch(demo, port: int) -> None:
     import gradio as gr
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
-    from starlette.routing import Route
+    from starlette.routing import Mount, Route
+    from starlette.staticfiles import StaticFiles
 
     # A foreign page's name may be made to point to 127.0.0.1, which shows in the header Host.
     here = Middleware(TrustedHostMiddleware, allowed_hosts=[ADDRESS, "localhost"])
@@ -91,7 +92,8 @@ def launch(demo, port: int) -> None:
                 theme=gr.themes.Soft(primary_hue="blue", font=["system-ui", "sans-serif"],
                                      font_mono=["ui-monospace", "monospace"]),
                 app_kwargs={"middleware": [here, Middleware(OwnPictures)], "docs_url": None, "redoc_url": None,
-                            "routes": [Route("/guide/{name}", guide_page)]})
+                            "routes": [Route("/guide/{name}", guide_page),
+                                       Mount("/guide/images", StaticFiles(directory=GUIDE / "images"))]})
 
 
 def build(chat: Chat, ask: Callable[..., Turns]):
