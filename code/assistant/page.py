@@ -27,7 +27,8 @@ ADDRESS = "127.0.0.1"
 PAUSE = 0.1  # seconds between two pictures of a growing answer
 CSS = """
 .gradio-container { max-width: 1180px !important; margin: 0 auto !important; }
-#chat .placeholder-content { padding: 0 1.5rem; } #side { order: 2; } #side label { width: 100%; } #title p { opacity: 0.75; margin: 0; }
+#chat .placeholder-content { padding: 0 1.5rem; }
+#side { order: 2; } #side label { width: 100%; } #title p { opacity: 0.75; margin: 0; }
 .about { opacity: 0.65; font-size: 0.82em; } .problem { color: #b3261e; } .dark .problem { color: #ffb4ab; }
 #sent textarea { font-family: ui-monospace, monospace; font-size: 0.82em; }
 """
