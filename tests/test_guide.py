@@ -154,6 +154,14 @@ def test_code_outputs_and_checks_hold(tiny, name, title):
     assert not problems, as_list(problems, name)
 
 
+def test_readmes_figures_are_those_of_the_logs():
+    found = re.findall(r'<!-- check: logged\("(ex_0\d)", (.+?)\) -->', README.read_text(encoding="utf-8"))
+    assert found
+    for exercise, texts in found:
+        for text in re.findall(r'"(.+?)"', texts):
+            assert guide_runner.logged(exercise, text), f"{text} is not in the log of {exercise}"
+
+
 @pytest.mark.real
 @pytest.mark.parametrize(("name", "title"), titles())
 def test_outputs_on_real_weights_hold(packaged, name, title):
