@@ -500,7 +500,7 @@ def main(argv: list[str] | None = None) -> dict:
                                            id2label=dict(enumerate(movie_reviews.LABELS)),
                                            ignore_mismatched_sizes=True)
         reviews = movie_reviews.load_reviews(settings.data, settings.seed, set_up(model, settings),
-                                       settings.text_column, settings.label_column)
+                                             settings.text_column, settings.label_column)
         train, test = (reviews.splits[part].to_dict() for part in ("train", "test"))
         session.open("Exercise 1: BERT for sentiment",
                      {"model": checkpoint.name, "source": checkpoint.source, "data": reviews.name,

@@ -455,7 +455,8 @@ def quality(model, tokenizer, embed, prompts: list[str], strategies: dict, revie
 
 # A run: what it may be told, and its course
 
-PRESETS: dict[str, dict] = {  # tokens generated for each prompt, and test reviews for few-shot learning
+# Tokens generated for each prompt, and test reviews for few-shot learning.
+PRESETS: dict[str, dict] = {
     "smoke": {"max_new_tokens": 12, "queries": 24, "model": "tiny", "data": "tiny"},
     "quick": {"max_new_tokens": 32, "queries": 80},
     "full": {"max_new_tokens": 100, "queries": 1000},
@@ -550,7 +551,7 @@ def lesson(session, data: dict) -> dict:
     lm = (model, tokenizer)
     check_context(*lm, prompts, settings.max_new_tokens)
     reviews = movie_reviews.load_reviews(settings.data, settings.seed, {"test": settings.queries},
-                                   settings.text_column, settings.label_column)
+                                         settings.text_column, settings.label_column)
     embedder, coherence = embedding.fetch(checkpoint.source, session.device)
     embed = embedder and functools.partial(embedder, pool=mean_pool)
     session.open("Exercise 2: generate text with GPT-2",

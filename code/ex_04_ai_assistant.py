@@ -294,7 +294,7 @@ def ask(chat: Chat, question: str | None = None) -> Generator[Turn, None, None]:
                 turn.assistant = "" if technique.then else text
                 yield turn
             messages = technique.then and technique.then(messages, answers, material)
-        if material and technique.choose:
+        if material and answers and technique.choose:
             turn.assistant, note = technique.choose(answers, material)
             turn.notes += [note] * bool(note)
         if not turn.assistant.strip():

@@ -154,11 +154,10 @@ def test_words_lose_their_endings_and_those_that_say_nothing():
         "padd", "padd", "text", "few-shot", "2"]
 
 
-@pytest.mark.parametrize(("lowest", "text"), [
-    (9, "C."), (8, "C. D."), (6, "A. ... C. D."), (0, "A. B. C. D."), (10, "")])
-def test_sentences_stand_in_the_order_of_the_text_without_marks_of_lists(lowest, text):
-    scores = np.array([6.0, 0.0, 9.0, 8.0])
-    assert retrieval.joined(["A.", "- B.", "- C.", "D."], scores, lowest) == text
+@pytest.mark.parametrize(("chosen", "text"), [
+    ([2], "C."), ([3, 2], "C. D."), ([2, 0, 3], "A. ... C. D."), ([0, 1, 2, 3], "A. B. C. D."), ([], "")])
+def test_sentences_stand_in_the_order_of_the_text(chosen, text):
+    assert retrieval.joined(["A.", "B.", "C.", "D."], chosen) == text
 
 
 def test_everyday_words_bring_the_guides_own_along():
@@ -190,6 +189,8 @@ def test_a_question_finds_its_section_and_the_sentences_that_answer(guide, encod
         hits = index.search("loud engines", 2)
         assert index.quotes("How loud is burning fuel?", hits) == [
             "Engines burn much fuel. They are very loud. ... Cheddar is no fuel.", ""]
+        assert index.quotes("qqq", hits) == [
+            "Engines burn much fuel. They are very loud. Nobody sleeps beside one.", ""], "no more where all tie"
         assert all(index.quotes("Cheddar, loud and aged", index.search("cheddar loud", 2))), (
             "the best sentences of both sections")
 

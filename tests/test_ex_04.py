@@ -367,6 +367,16 @@ def test_the_guides_words_come_before_the_models():
                                         message("assistant", "From the guide.")]
 
 
+def test_a_history_without_messages_is_an_empty_answer(monkeypatch):
+    """As a student's own trim_history may return it."""
+    monkeypatch.setattr(ex, "trim_history", lambda *_: ([], 0))
+    chat = make("never said")
+    chat.set_technique("self-consistency")
+    with pytest.raises(BackendError):
+        whole(ex.ask(chat, "Is anybody there?"))
+    assert not chat.conversation.turns and chat.conversation.failed == "Is anybody there?"
+
+
 def test_what_the_guide_does_not_have_is_said_without_the_model():
     chat = tutor(0.3)
     turn = whole(ex.ask(chat, "Who won the cup?"))

@@ -178,13 +178,12 @@ def share_of_words(query: list[str], texts: list[list[str]], k1: float = 1.5) ->
     return bm25_scores(query, texts, k1) / most if most else np.zeros(len(texts))
 
 
-def joined(texts: list[str], scores: np.ndarray, lowest: float) -> str:
-    """The sentences that score `lowest` or more, in their order, without the marks of lists; "..."
-    where some are left out. joined(["A.", "B.", "C.", "- D."], [0, 3, 0, 2], 1) is "B. ... D."
+def joined(texts: list[str], chosen: list[int]) -> str:
+    """The sentences chosen, in their order; "..." where some are left out between them.
+    joined(["A.", "B.", "C.", "D."], [3, 1]) is "B. ... D."
     """
-    chosen = np.flatnonzero(np.asarray(scores) >= lowest).tolist()
-    return " ".join("... " * (i - 1 not in chosen and i != chosen[0]) + texts[i].removeprefix("- ")
-                    for i in chosen)
+    first = min(chosen, default=0)
+    return " ".join("... " * (i - 1 not in chosen and i != first) + texts[i] for i in sorted(chosen))
 
 
 def expanded(question: str, everyday: dict[str, list[str]]) -> str:
@@ -313,17 +312,19 @@ class GuideIndex:
     def quotes(self, question: str, hits: list[Hit]) -> list[str]:
         """What each section found says on a question: of all their sentences the QUOTED_SENTENCES
         that score best, each with its section's score. "" for a section with none of them."""
-        asked, scores = expanded(question, self.everyday), []
+        asked = expanded(question, self.everyday)
+        query = self.encode([asked])[0] if self.checkpoint else None
         texts = [sentences(hit.section.text) or [hit.section.text] for hit in hits]
-        for hit, found in zip(hits, texts, strict=True):
+        scored = []  # (score, place of its section, its place there)
+        for place, (hit, found) in enumerate(zip(hits, texts, strict=True)):
             named = [f"{hit.section.heading}. {text}" for text in found]  # as for passages
-            score = share_of_words(words(asked), [words(text) for text in named])
-            if self.checkpoint:
-                query, *vectors = self.encode([asked, *named])
-                score = WORDS_WEIGHT * score + np.array(vectors) @ query
-            scores.append(hit.score + score)
-        lowest = sorted(np.concatenate(scores))[-QUOTED_SENTENCES:][0]
-        return [joined(found, score, lowest) for found, score in zip(texts, scores, strict=True)]
+            scores = share_of_words(words(asked), [words(text) for text in named])
+            if query is not None:
+                scores = WORDS_WEIGHT * scores + self.encode(named) @ query
+            scored += [(hit.score + score, place, i) for i, score in enumerate(scores.tolist())]
+        best = sorted(scored, key=lambda row: -row[0])[:QUOTED_SENTENCES]
+        return [joined(found, [i for _, there, i in best if there == place])
+                for place, found in enumerate(texts)]
 
 
 # Measuring

@@ -177,8 +177,8 @@ def confusion_matrix(counts: list[list[int]]):
     from sklearn.metrics import ConfusionMatrixDisplay
 
     fig, axes = plots.figure(figsize=(4.2, 3.6))
-    ConfusionMatrixDisplay(np.array(counts), display_labels=movie_reviews.LABELS).plot(cmap="Blues",
-                                                                                 ax=axes)
+    matrix = ConfusionMatrixDisplay(np.array(counts), display_labels=movie_reviews.LABELS)
+    matrix.plot(cmap="Blues", ax=axes)
     return fig
 
 

@@ -1,6 +1,6 @@
 """What the Hub's models will take, measured without the Hub: the architectures of BERT-base and GPT-2 at full size.
 
-    python tests/benchmarks/real_size.py               exercises 1 to 3, preset quick; half an hour on two cores
+    python tests/benchmarks/real_size.py               exercises 1 to 3, preset quick; ten minutes on two cores
     python tests/benchmarks/real_size.py ex_02 ex_03
 
 The weights are random and the tokenizers those of the packaged models (BERT's own vocabulary; for GPT-2 one of about
