@@ -74,6 +74,7 @@ def repositories(tmp_path_factory):
     return hub_repositories.write_all(tmp_path_factory.mktemp("repositories"))
 
 
+@pytest.mark.real  # for its time
 def test_all_default_models_and_data_load_from_empty_and_with_the_hub_gone(tmp_path, repositories):
     with serve(repositories) as fake:
         first = python(LOAD_ALL, tmp_path, fake.url)

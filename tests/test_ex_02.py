@@ -387,8 +387,10 @@ def test_results_hold_what_is_promised(smoke):
 
 
 def test_a_fault_in_part_4_keeps_parts_1_to_3_of_a_single_prompt(tmp_path, monkeypatch):
-    data = {**DATA, "generation": {"mine": ["At noon"]}}
+    capitals = {**DATA["few_shot"]["capitals"], "queries": DATA["few_shot"]["capitals"]["queries"][:2]}
+    data = {**DATA, "generation": {"mine": ["At noon"]}, "few_shot": {**DATA["few_shot"], "capitals": capitals}}
     monkeypatch.setattr(course_data, "load_sample_prompts", lambda: data)
+    monkeypatch.setitem(ex.PRESETS["smoke"], "queries", 2)  # the order is in question, not the figures
     arguments = ["--preset", "smoke", "--output", str(tmp_path / "out")]
     with monkeypatch.context() as broken, pytest.raises(ZeroDivisionError):
         broken.setattr(ex, "measure", lambda *given: 1 / 0)

@@ -134,6 +134,7 @@ class Grader:
 
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             pytest.main([str(HERE / "judge.py"), "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--noconftest",
+                         "-p", "no:unraisableexception", "-p", "no:threadexception",
                          "-c", os.devnull, "--rootdir", str(HERE), "-o", "junit_family=xunit1", f"--junitxml={junit}"],
                         plugins=[Plugin()])
         return outcomes
