@@ -74,7 +74,7 @@ def repositories(tmp_path_factory):
     return hub_repositories.write_all(tmp_path_factory.mktemp("repositories"))
 
 
-@pytest.mark.real  # for its time
+@pytest.mark.slow
 def test_all_default_models_and_data_load_from_empty_and_with_the_hub_gone(tmp_path, repositories):
     with serve(repositories) as fake:
         first = python(LOAD_ALL, tmp_path, fake.url)
@@ -129,7 +129,7 @@ def written(folder):
     return json.loads(file.read_text(encoding="utf-8"))
 
 
-@pytest.mark.real  # for its time: each run trains, at the smoke preset's sizes
+@pytest.mark.slow
 @pytest.mark.parametrize("case", RUNS)
 def test_an_exercise_runs_from_an_empty_cache_and_with_the_hub_gone(tmp_path, repositories, case):
     script, model, flags = RUNS[case]
@@ -146,7 +146,7 @@ def test_an_exercise_runs_from_an_empty_cache_and_with_the_hub_gone(tmp_path, re
     assert results[0]["parts"].keys() == results[1]["parts"].keys()
 
 
-@pytest.mark.real
+@pytest.mark.slow
 def test_the_tutor_answers_from_an_empty_cache_and_with_the_hub_gone(tmp_path, repositories):
     flags = ["ex_04_ai_assistant", "--tutor", "--max-new-tokens", "8", "--ask", "What is BERT?",
              "--output", str(tmp_path / "out")]

@@ -314,6 +314,7 @@ def test_before_is_the_pretrained_encoder_and_after_the_tuned_one(smoke):
                                    expected["bank"]["by_layer"], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_another_tokenizer_s_encoder_runs_to_the_end_and_keeps_to_its_positions(roberta, tmp_path):
     parts = smoke_with("--model", roberta, "--output", tmp_path / "out")["parts"]
     seen = parts["attention"]
@@ -338,6 +339,7 @@ class Killed(BaseException):
     """Stands for kill -9, which tests/faults.py sends to processes."""
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_is_the_same_as_never_killed(smoke, tmp_path, monkeypatch):
     parts, folder = smoke
     output, tick = tmp_path / "out", training.Progress.on_step_end
@@ -357,6 +359,7 @@ def test_killed_and_resumed_is_the_same_as_never_killed(smoke, tmp_path, monkeyp
     assert all(resumed[name] == parts[name] for name in parts if name != "training")
 
 
+@pytest.mark.slow
 def test_a_run_that_stopped_after_its_training_goes_on_with_what_is_missing(smoke, tmp_path):
     parts, folder = smoke
     output = shutil.copytree(folder, tmp_path / "out")

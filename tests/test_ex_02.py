@@ -386,6 +386,7 @@ def test_results_hold_what_is_promised(smoke):
     assert drawn == {"next_token", "cuts", "few_shot", "diversity"}
 
 
+@pytest.mark.slow
 def test_a_fault_in_part_4_keeps_parts_1_to_3_of_a_single_prompt(tmp_path, monkeypatch):
     capitals = {**DATA["few_shot"]["capitals"], "queries": DATA["few_shot"]["capitals"]["queries"][:2]}
     data = {**DATA, "generation": {"mine": ["At noon"]}, "few_shot": {**DATA["few_shot"], "capitals": capitals}}

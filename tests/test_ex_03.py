@@ -248,6 +248,7 @@ def make_trainer(folder, own_corpus, *more):
     return session, ex.make_trainer(session, model, blocks, tokenizer.eos_token_id), blocks
 
 
+@pytest.mark.slow
 def test_small_memory_flags_learn_the_same(short, own_corpus, tmp_path, monkeypatch):
     monkeypatch.setitem(ex.PRESETS["smoke"], "train_tokens", 8 * 2 * 64)
     # Measured after 8 steps: 2e-6 and 0. In bf16 rounding alone, which Adam blows up, gives 6e-3.
@@ -377,6 +378,7 @@ class Killed(BaseException):
     """Stands for kill -9: nothing in the exercise catches it, and the disk stays as it is."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method, step", [("full", 5), ("full", 17), ("lora", 31)])
 def test_killed_and_resumed_is_the_same_as_never_killed(short, own_corpus, tmp_path, monkeypatch, method, step):
     """Killed before the first checkpoint, in the second epoch, and in the third."""
@@ -405,6 +407,7 @@ def test_killed_and_resumed_is_the_same_as_never_killed(short, own_corpus, tmp_p
     assert resumed["parts"]["training"]["tokens"] == whole["parts"]["training"]["tokens"]
 
 
+@pytest.mark.slow
 def test_after_the_training_a_resumed_run_does_only_what_is_missing(short, own_corpus, tmp_path, monkeypatch):
     flags = arguments(tmp_path, "--method", "lora", "--corpus", own_corpus)
     with monkeypatch.context() as faulty, pytest.raises(ZeroDivisionError):

@@ -110,6 +110,7 @@ def test_the_student_version_is_the_same_bytes_each_time(student_version, tmp_pa
     assert content(tmp_path / "again") == content(student_version)
 
 
+@pytest.mark.slow
 def test_examples_say_in_words_what_is_wrong(student_version, tmp_path):
     """Exercise 1 with one mistake, exercise 2 blank, the others solved: run as a student runs them."""
     mistaken = SOURCE.replace("key=lambda i: -probs[i].max()", "key=lambda i: probs[i].max()")
@@ -315,6 +316,7 @@ def graded(grader, tmp_path_factory):
     return again(), out, folder, again
 
 
+@pytest.mark.slow
 def test_whatever_breaks_there_is_one_row(graded):
     records, out, *_ = graded
     assert {name: (r["state"], r["score"]) for name, r in records.items()} == {
@@ -325,6 +327,7 @@ def test_whatever_breaks_there_is_one_row(graded):
     assert {row["submission"]: row["task 1.4"] for row in rows}["'=half"] == "0"
 
 
+@pytest.mark.slow
 def test_a_report_says_what_was_wrong_and_not_what_is_right(graded):
     _, out, *_ = graded
     texts = {path.stem.strip("="): path.read_text(encoding="utf-8") for path in (out / "reports").iterdir()}
@@ -339,6 +342,7 @@ def test_a_report_says_what_was_wrong_and_not_what_is_right(graded):
     assert "time is limited: yes" in texts["right"] and "seed" not in texts["right"]
 
 
+@pytest.mark.slow
 def test_results_are_as_gradescope_documents_them(graded):
     records, out, *_ = graded
     top = {"score": float, "output": str, "visibility": str, "tests": list}
@@ -356,6 +360,7 @@ def test_results_are_as_gradescope_documents_them(graded):
             assert sum(test["max_score"] for test in result["tests"]) == pytest.approx(100, abs=0.02)
 
 
+@pytest.mark.slow
 def test_junit_names_each_case_with_its_points(graded):
     from xml.etree import ElementTree
 
@@ -365,6 +370,7 @@ def test_junit_names_each_case_with_its_points(graded):
     assert sum(points) == pytest.approx(100, abs=0.02)
 
 
+@pytest.mark.slow
 def test_graded_again_only_what_changed_is_run_and_told(graded, capsys):
     _, out, folder, again = graded
     again()
@@ -388,6 +394,7 @@ def test_a_fault_of_the_grader_is_a_row_to_look_at(monkeypatch, tmp_path):
     assert "a person should look" in reports.report(record, "ex_01")
 
 
+@pytest.mark.slow
 def test_points_only_for_a_recorded_pass(grader, tmp_path, monkeypatch):
     monkeypatch.setattr(grader, "judge", lambda answers, junit: {})
     record = grader.grade(Submission("anna", SCRIPT), tmp_path / "x.xml")

@@ -148,6 +148,7 @@ def test_the_guides_can_be_read(path):
     assert guide_runner.parse(path.read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "title"), titles())
 def test_code_outputs_and_checks_hold(tiny, name, title):
     problems = guide_runner.problems(tiny[name, title])
@@ -250,10 +251,12 @@ def test_picture_can_be_drawn_and_seen_in_dark_mode(name):
 # The harness: what is right passes, and each fault is found
 
 
+@pytest.mark.slow
 def test_right_section_passes(tiny):
     assert guide_runner.problems(tiny["sample.md", "Sample: right"]) == []
 
 
+@pytest.mark.slow
 def test_faults_of_code_are_found(tiny):
     result = tiny["sample.md", "Sample: wrong"]
     first, said = result.line, guide_runner.problems(result)
@@ -269,6 +272,7 @@ def test_faults_of_code_are_found(tiny):
     assert found == expected
 
 
+@pytest.mark.slow
 def test_printed_text_replaces_what_was_shown(tiny):
     results = [tiny["sample.md", "Sample: right"], tiny["sample.md", "Sample: wrong"]]
     text = guide_runner.written(SAMPLE, results)

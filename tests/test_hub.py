@@ -124,6 +124,7 @@ def test_a_download_that_was_cut_is_gone_on_with(tmp_path, model):
     assert next((tmp_path / "hub").rglob("model.safetensors")).read_bytes() == WEIGHTS
 
 
+@pytest.mark.slow
 def test_a_download_that_keeps_breaking_is_completed_by_a_later_run(tmp_path, model):
     with serve({f"models/{NAME}": model}, broken={"model.safetensors"}) as fake:
         line = last_line(run(tmp_path, fake.url))

@@ -15,7 +15,7 @@ from guide_runner import REPOSITORY
     "python code/ex_02_gpt2_generation.py --prompts my_own.json",
     "HF_HUB_OFFLINE=1 python code/ex_01_bert_classification.py --data mine.csv",
     "torchrun --nproc_per_node 2 code/ex_01_bert_classification.py --preset smoke",
-    "python -m pytest -m real -n 0", "python -m pip install -r requirements.txt",
+    "python -m pytest -m real -n 0", "python -m pytest -m slow", "python -m pip install -r requirements.txt",
     "python tests/benchmarks/bench_ex_01.py --device cpu", "python tests/update_docs.py ex_01",
 ])
 def test_commands_of_this_repository_are_known(command):
