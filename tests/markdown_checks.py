@@ -89,7 +89,7 @@ def command_problem(command: str) -> str | None:
         rest = set(re.sub(r"-(m|n|k) \S+|'[^']*'|-[qvxs]\b|\S+\.py\S*|--durations \d+", "", command).split())
         marker = re.search("-m (?!pytest)(\\w+)", command)
         unknown = sorted(rest - {"python", "-m", "pytest", "tests"})
-        return f"there is no marker {marker[1]!r}" if marker and marker[1] not in ("real", "not") else (
+        return f"there is no marker {marker[1]!r}" if marker and marker[1] not in ("real", "slow", "not") else (
             f"unknown flags {unknown}" if unknown else None)
     known = words[0] in ("venv", "cd", "source", "ensurepip", "export") or words[:2] in (
         ["git", "clone"], ["pip", "install"])
