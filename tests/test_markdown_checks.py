@@ -30,7 +30,7 @@ def test_commands_of_this_repository_are_known(command):
     ("accelerate launch code/ex_01_bert_classification.py --presets smoke", "unrecognized arguments"),
     ("python tests/benchmarks/bench_ex_01.py --gpu", "unknown flags ['--gpu']"),
     ("python tests/update_docs.py --all", "unknown flags"),
-    ("python -m pytest -m slow", "there is no marker"), ("python -m pytest tests/test_none.py", "there is no"),
+    ("python -m pytest -m quick", "there is no marker"), ("python -m pytest tests/test_none.py", "there is no"),
     ("pip install -r needs.txt", "there is no needs.txt"), ("pithon code/ex_01_bert_classification.py", "no command"),
 ])
 def test_wrong_commands_are_found(command, complaint):
