@@ -22,7 +22,6 @@ import json
 import platform
 import shutil
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,6 +72,8 @@ class Session:
         banner. disk_mb, memory_mb: what the run is about to need. Raises UserError if the folder cannot be written, is
         in use, holds something else's files or another run's (with --resume), or if room or memory is short.
         """
+        from importlib.metadata import version
+
         self.results = {
             "exercise": self.exercise,
             "settings": _plain({k: v for k, v in vars(self.settings).items() if k not in NOT_COMPARED}),
