@@ -107,6 +107,13 @@ def test_a_stopped_answer_or_a_closed_tab_ends_the_model_and_keeps_what_was_said
     assert contents(tab.chat)[1] == ["Count", "One two ", "And now?"]
 
 
+def test_stop_leaves_a_mark_below_the_answer():
+    history = [{"role": "user", "content": "Count"}, page.shown(Turn("Count", "One two"))]
+    shown, kept = page.stopped(history)
+    assert shown == kept and text_of(shown[-1]).startswith("One two") and "(stopped)" in text_of(shown[-1])
+    assert page.stopped([{"role": "user", "content": "Count"}])[0] == [{"role": "user", "content": "Count"}]
+
+
 def test_tabs_share_no_history():
     chat = chat_with("a", "b", "c")
     first, second = Tab(chat), Tab(chat)

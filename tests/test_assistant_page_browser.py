@@ -141,8 +141,14 @@ def test_an_answer_streams_stops_and_is_asked_again(visitor, tmp_path):
     visitor.ended()
     time.sleep(1)
     stopped = visitor.last()
+    assert stopped.strip().endswith("(stopped)"), "no mark"
     time.sleep(3)
     assert visitor.last() == stopped, "it went on after Stop"
+    visitor.ask("Go on.")
+    visitor.grows(2)
+    visitor.press(STOP)
+    visitor.ended()
+    assert "(stopped)" in visitor.texts("bot")[0], "the mark went with the next question"
     visitor.press(CLEAR)
     wait_for(lambda: not visitor.texts("bot"), "Clear left something")
     visitor.ask("What is 2 + 2?")

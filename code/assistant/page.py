@@ -124,7 +124,7 @@ def build(chat: Chat, ask: Callable[..., Turns]):
                     sent = gr.Textbox(show_label=False, interactive=False, lines=4, max_lines=20,
                                       elem_id="sent")
             with gr.Column(scale=3, min_width=320):
-                gr.ChatInterface(
+                chat_interface = gr.ChatInterface(
                     answer, additional_inputs=[technique, persona, gr.State(dict(enumerate(chat.conversation.turns)))],
                     additional_outputs=[sent], api_visibility="private", show_progress="hidden",
                     chatbot=gr.Chatbot(loaded, show_label=False, height="62vh", placeholder=EMPTY,
@@ -132,6 +132,9 @@ def build(chat: Chat, ask: Callable[..., Turns]):
                                        allow_tags=False, elem_id="chat"),
                     textbox=gr.Textbox(placeholder="Your question; Enter sends it", show_label=False,
                                        submit_btn=True, stop_btn=True, autofocus=True, elem_id="box"))
+                chatbot = chat_interface.chatbot
+                chat_interface.textbox.stop(stopped, chatbot, [chatbot, chat_interface.chatbot_state],
+                                            queue=False, api_visibility="private")
     return demo
 
 
@@ -195,6 +198,14 @@ def shown(turn: Turn) -> dict:
     known = " · ".join(filter(None, (turn.technique, about(turn))))
     parts.append(f'<span class="about">{literal(known)}</span>')
     return {"role": "assistant", "content": [{"type": "text", "text": text} for text in parts]}
+
+
+def stopped(history: list[dict]) -> tuple[list[dict], list[dict]]:
+    """The messages on the page, the last answer marked as stopped; once to show, once to keep."""
+    if history and history[-1]["role"] == "assistant":
+        mark = {"type": "text", "text": '<span class="about">(stopped)</span>'}
+        history[-1]["content"] = [*history[-1]["content"], mark]
+    return history, history
 
 
 def problem(text: str) -> dict:
