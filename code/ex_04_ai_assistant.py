@@ -277,7 +277,7 @@ def ask(chat: Chat, question: str | None = None) -> Generator[Turn, None, None]:
     turn = Turn(question, technique=chat.technique)
     try:
         # 1. Look up what the technique needs: examples, keys, or what the guide says.
-        material = chat.look_up(turn)
+        material = chat.look_up(turn, earlier)
         messages = None  # to send; none if the guide has nothing on the question
         if material:
             # 2. Compose: what stays in front, and the newest message.

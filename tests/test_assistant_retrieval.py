@@ -41,7 +41,7 @@ Brie is soft: see [the dairy](#dairy).
 
 ### 2.1 Engines
 
-Engines burn much fuel. They are very loud. Nobody sleeps beside one. Cheddar is no fuel.
+Engines burn much fuel. They are very loud. Nobody sleeps beside one. Cheddar is no fuel. How loud is burning fuel?
 
 ### 2.2 Only code
 
@@ -152,6 +152,7 @@ def test_the_share_of_words_is_one_at_most_and_falls_with_words_that_the_text_la
 def test_words_lose_their_endings_and_those_that_say_nothing():
     assert retrieval.words("Padding the padded TEXTS of few-shot_2") == [
         "padd", "padd", "text", "few-shot", "2"]
+    assert len(set(retrieval.words("pickle pickles pickled"))) == 1
 
 
 @pytest.mark.parametrize(("chosen", "text"), [
@@ -168,7 +169,24 @@ def test_everyday_words_bring_the_guides_own_along():
     assert expand("Believe me", everyday) == "Believe me", "the beginning of a word, not its end"
 
 
+@pytest.mark.parametrize(("question", "back"), [
+    ("And why is that?", True), ("How large is it?", True), ("Why?", True), ("Who invented this?", True),
+    ("What is a mutex?", False), ("How do I boil an egg?", False),
+    ("How do I cook rice so that it does not stick?", False)])
+def test_a_question_without_a_subject_refers_back(question, back):
+    assert retrieval.refers_back(question) == back
+
+
 # The index
+
+
+def test_each_entry_of_a_glossary_is_a_passage(tmp_path):
+    table = "| word | meaning |\n|---|---|\n| brie | a cheese |\n| rocket | an engine |\n"
+    (tmp_path / "page.md").write_text(f"# Words\n\n## Glossary, A to Z\n\n{table}\n## Table\n\n{table}",
+                                      encoding="utf-8")
+    assert GuideIndex.open(tmp_path, None, tmp_path).passages == (
+        "brie (meaning: a cheese)", "rocket (meaning: an engine)",
+        "brie (meaning: a cheese)\n\nrocket (meaning: an engine)")
 
 
 @pytest.mark.parametrize("method", ["embeddings", "words"])
@@ -191,7 +209,7 @@ def test_a_question_finds_its_section_and_the_sentences_that_answer(guide, encod
             "Engines burn much fuel. They are very loud. ... Cheddar is no fuel.", ""]
         assert index.quotes("qqq", hits) == [
             "Engines burn much fuel. They are very loud. Nobody sleeps beside one.", ""], "no more where all tie"
-        assert all(index.quotes("Cheddar, loud and aged", index.search("cheddar loud", 2))), (
+        assert all(index.quotes("Loud cheddar, pressed and aged", index.search("cheddar pressed loud", 2))), (
             "the best sentences of both sections")
 
 

@@ -348,8 +348,8 @@ class Guide:
         return [f"Quoted from {hits[0].section.heading}", "", ""]
 
 
-def tutor(best: float, *answers, context=1000) -> Chat:
-    chat = make(*answers, context=context, open_tutor=lambda: Guide(best))
+def tutor(best: float, *answers, context=1000, open_tutor=None) -> Chat:
+    chat = make(*answers, context=context, open_tutor=open_tutor or (lambda: Guide(best)))
     chat.set_technique("retrieval")
     return chat
 
@@ -382,6 +382,23 @@ def test_what_the_guide_does_not_have_is_said_without_the_model():
     turn = whole(ex.ask(chat, "Who won the cup?"))
     assert "guide has nothing on this" in turn.assistant and turn.sources == []
     assert "below 0.40" in turn.notes[0] and chat.backend.sent == []
+
+
+def test_a_question_without_a_subject_is_searched_for_with_the_one_before():
+    """And only such a question: else whatever follows a good one would be answered."""
+    class Lora(Guide):
+        def search(self, question, k=3, rank=None):
+            self.best = 0.7 if "LoRA" in question else 0.3
+            return super().search(question, k, rank)
+
+    chat = tutor(0.3, "An adapter.", "Small.", open_tutor=lambda: Lora(0.3))
+    assert whole(ex.ask(chat, "How large is it?")).sources == [], "nothing was asked before"
+    whole(ex.ask(chat, "What is LoRA?"))
+    turn = whole(ex.ask(chat, "How large is it?"))
+    assert turn.sources and turn.user == "How large is it?" and "before it" in turn.notes[0]
+    assert whole(ex.ask(chat, "How do I boil an egg?")).sources == []
+    still = whole(ex.ask(chat, "And why?"))
+    assert still.sources == [] and "below 0.40" in still.notes[-1]
 
 
 @pytest.mark.parametrize(("context", "passages"), [(1000, 3), (215, 2), (150, 1)])

@@ -30,14 +30,15 @@ QUOTED_SENTENCES = 4  # of the sections found, together
 # How much words weigh beside vectors, and the score below which the guide has nothing on a
 # question. Chosen on the "tuning" questions of data/tutor_questions.json; --evaluate shows both
 # splits. (Reciprocal rank fusion found no more, and has no score to refuse by.)
-WORDS_WEIGHT = 0.45
-THRESHOLDS = {"embeddings": 0.48, "words": 0.205}
+WORDS_WEIGHT = 0.35
+REPEATED = 0.4  # BM25's k1: near 0, whether a passage has a word counts, hardly how often
+THRESHOLDS = {"embeddings": 0.49, "words": 0.34}
 STOP_WORDS = frozenset(
     "a about an and are as at be been between but by can could did do does each for from get give "
     "go had has have here how i if in into is it its made make many may me might must my no not of "
     "on one or our should so than that the their them then there these they this to was we were "
     "what when where which while who whom whose why will with without would you your".split())
-ENDINGS = ("ations", "ation", "ings", "ing", "edly", "ers", "ies", "er", "ed", "es", "ly", "s")
+ENDINGS = ("ations", "ation", "ings", "ing", "edly", "ers", "ies", "er", "ed", "es", "ly", "s", "e")
 
 
 # Reading the guide
@@ -172,7 +173,7 @@ def bm25_scores(query: list[str], texts: list[list[str]], k1: float = 1.5,
     return scores
 
 
-def share_of_words(query: list[str], texts: list[list[str]], k1: float = 1.5) -> np.ndarray:
+def share_of_words(query: list[str], texts: list[list[str]], k1: float = REPEATED) -> np.ndarray:
     """bm25_scores over the most that any text could reach, so that 1 means all of the query."""
     most = sum(inverse_frequency(word, texts) * (k1 + 1) for word in set(query))
     return bm25_scores(query, texts, k1) / most if most else np.zeros(len(texts))
@@ -184,6 +185,16 @@ def joined(texts: list[str], chosen: list[int]) -> str:
     """
     first = min(chosen, default=0)
     return " ".join("... " * (i - 1 not in chosen and i != first) + texts[i] for i in sorted(chosen))
+
+
+def refers_back(question: str) -> bool:
+    """Whether a question gets its subject from the one before: "And why?", "How large is it?"
+
+    At most two words of its own, beside a pronoun; more would be a question on something else.
+    """
+    own = words(question)
+    pronoun = re.search(r"\b(it|its|that|this|these|those|they|them|their)\b", question.lower())
+    return not own or len(own) <= 2 and bool(pronoun)
 
 
 def expanded(question: str, everyday: dict[str, list[str]]) -> str:
@@ -224,7 +235,10 @@ class GuideIndex:
         self.method = "embeddings" if checkpoint else "words"
         self.threshold = THRESHOLDS[self.method]
         self.everyday = course_data.load_prompts_file(REPOSITORY / "data" / "everyday_words.json")
-        pieces = [(section, piece) for section in sections for piece in passages(section.text)]
+        # A glossary's entries have nothing to do with each other: each is a passage.
+        pieces = [(section, piece) for section in sections
+                  for piece in (section.text.split("\n\n") if section.heading.startswith("Glossary")
+                                else passages(section.text))]
         self.owners, self.passages = zip(*pieces, strict=True)
         # A passage alone may not name its subject.
         self.texts = [f"{section.path}. {piece}" for section, piece in pieces]
@@ -314,7 +328,8 @@ class GuideIndex:
         that score best, each with its section's score. "" for a section with none of them."""
         asked = expanded(question, self.everyday)
         query = self.encode([asked])[0] if self.checkpoint else None
-        texts = [sentences(hit.section.text) or [hit.section.text] for hit in hits]
+        texts = [[text for text in sentences(hit.section.text) if not text.endswith("?")]
+                 or [hit.section.text] for hit in hits]  # a self-check's question answers nothing
         scored = []  # (score, place of its section, its place there)
         for place, (hit, found) in enumerate(zip(hits, texts, strict=True)):
             named = [f"{hit.section.heading}. {text}" for text in found]  # as for passages

@@ -97,9 +97,10 @@ class Chat:
         self.conversation.system = persona_prompt(self.data, name)
         self.conversation.persona = name
 
-    def look_up(self, turn: Turn) -> Material | None:
+    def look_up(self, turn: Turn, earlier: list[Turn]) -> Material | None:
         """What the turn's technique shall put into the prompt. None if that is retrieval and the
-        guide has nothing on the question, which the turn then says."""
+        guide has nothing on the question, which the turn then says. Where the question alone finds
+        nothing and names no subject, it is searched for together with the one before it."""
         self.sent = []
         if self.material:
             return self.material
@@ -109,9 +110,15 @@ class Chat:
                             keys=self.keys, samples=self.samples)
         if turn.technique != "retrieval":
             return material
-        index = self.open_tutor()
-        hits = index.search(turn.user, SECTIONS, self.rank)
-        best = hits[0].score if hits else 0.0
+        from assistant.retrieval import refers_back
+
+        index, question = self.open_tutor(), turn.user
+        hits = index.search(question, SECTIONS, self.rank)
+        if hits[0].score < index.threshold and earlier and refers_back(question):
+            question = f"{earlier[-1].user} {question}"
+            hits = index.search(question, SECTIONS, self.rank)
+            turn.notes.append("searched for together with the question before it")
+        best = hits[0].score
         if best < index.threshold:
             turn.assistant = NOT_IN_THE_GUIDE
             turn.notes.append(f"best section scored {best:.2f}, below {index.threshold:.2f}: the "
@@ -122,7 +129,7 @@ class Chat:
                 "\n".join(text for _, text in material.sections)) > self.budget // 2:
             material.sections.pop()  # the worst one
         turn.sources = [Source(hit.section.heading, hit.section.link, quote)
-                        for hit, quote in zip(hits, index.quotes(turn.user, hits), strict=True)]
+                        for hit, quote in zip(hits, index.quotes(question, hits), strict=True)]
         return material
 
     def count(self, text: str) -> int:
