@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,7 +17,7 @@ import torch
 from datasets import Dataset
 
 import ex_01_bert_classification as ex
-from utils import checkpoints, course_data, runtime, training
+from utils import checkpoints, course_data, runtime
 from utils.runtime import REPOSITORY, UserError
 from utils.stats import accuracy_interval
 
@@ -335,23 +337,19 @@ def test_predict_uses_the_saved_model(smoke, capsys):
     assert 0 < printed.index("positive") < printed.index("flat: \ufffd") < printed.index("negative")
 
 
-class Killed(BaseException):
-    """Stands for kill -9, which tests/faults.py sends to processes."""
-
-
 @pytest.mark.slow
-def test_killed_and_resumed_is_the_same_as_never_killed(smoke, tmp_path, monkeypatch):
+def test_killed_and_resumed_is_the_same_as_never_killed(smoke, tmp_path):
     parts, folder = smoke
-    output, tick = tmp_path / "out", training.Progress.on_step_end
-
-    def die(self, args, state, control, **kwargs):
-        tick(self, args, state, control, **kwargs)
-        if list(output.glob("checkpoints/checkpoint-*/trainer_state.json")):
-            raise Killed
-
-    with monkeypatch.context() as dying, pytest.raises(Killed):
-        dying.setattr(training.Progress, "on_step_end", die)
-        smoke_with("--output", output)
+    output = tmp_path / "out"
+    process = subprocess.Popen(
+        [sys.executable, str(SCRIPT), "--preset", "smoke", "--output", str(output)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path)
+    deadline = time.time() + 60
+    while not list(output.glob("checkpoints/checkpoint-*/trainer_state.json")):
+        assert process.poll() is None and time.time() < deadline, "the run made no checkpoint"
+        time.sleep(0.01)
+    process.send_signal(getattr(signal, "SIGKILL", signal.SIGTERM))
+    process.wait()
     resumed = smoke_with("--output", output, "--resume")["parts"]
     assert resumed["training"]["resumed_from_step"] > 0
     weights = [(run / "model" / "model.safetensors").read_bytes() for run in (folder, output)]

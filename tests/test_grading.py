@@ -39,7 +39,7 @@ def grader(tmp_path_factory):
     if not hasattr(os, "fork"):
         pytest.skip("without fork each task imports torch anew: minutes")
     made = grade.Grader("ex_01", 1, tmp_path_factory.mktemp("cage"))
-    made.sandbox.limits |= {"import_seconds": 3, "call_seconds": 3}
+    made.sandbox.limits |= {"import_seconds": 5, "call_seconds": 5}
     yield made
     made.close()
 

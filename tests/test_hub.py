@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import socket
@@ -11,10 +10,9 @@ import sys
 import time
 
 import pytest
-from huggingface_hub.utils import are_progress_bars_disabled
 
 from fake_hub import serve
-from utils import hub, runtime
+from utils import hub
 from utils.runtime import REPOSITORY
 
 NAME = "google-bert/bert-base-uncased"
@@ -87,11 +85,12 @@ def test_a_download_is_announced_with_its_size_and_takes_only_what_is_needed(tmp
     assert files and all(f"/resolve/{hub.REVISIONS[NAME]}/" in path for path in files)
 
 
+@pytest.mark.slow
 def test_the_progress_bar_of_a_download_is_shown_after_the_libraries_were_quieted(tmp_path, model):
-    runtime.start(argparse.Namespace(device="cpu", seed=1))
-    assert not are_progress_bars_disabled()
+    code = ("(__import__('utils.runtime').runtime.start(__import__('argparse').Namespace("
+            f"device='cpu', seed=1)), hub.download({NAME!r}))")
     with serve({f"models/{NAME}": model}) as fake:
-        result = run(tmp_path, fake.url, code=f"hub.download({NAME!r})")
+        result = run(tmp_path, fake.url, code=code)
     assert result.returncode == 0 and "100%" in result.stderr, result.stderr
 
 
