@@ -18,7 +18,8 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 if "PYTEST_XDIST_WORKER" in os.environ:  # one process per core: threads would only stand in each other's way
     os.environ["OMP_NUM_THREADS"] = "1"
 # .ci/run sets it to spawn once, which is all that Windows has.
-multiprocessing.set_start_method(os.environ.get("TESTS_START_METHOD"))
+if "TESTS_START_METHOD" in os.environ:
+    multiprocessing.set_start_method(os.environ["TESTS_START_METHOD"])
 atexit.register(shutil.rmtree, os.environ["HF_HOME"], ignore_errors=True)
 
 collect_ignore = ["grading/student"]  # the tests that students get

@@ -31,7 +31,7 @@ QUOTED_SENTENCES = 4  # of the sections found, together
 # question. Chosen on the "tuning" questions of data/tutor_questions.json; --evaluate shows both
 # splits. (Reciprocal rank fusion found no more, and has no score to refuse by.)
 WORDS_WEIGHT = 0.35
-REPEATED = 0.4  # BM25's k1: near 0, whether a passage has a word counts, hardly how often
+K1 = 0.4  # of BM25: near 0, whether a passage has a word counts, hardly how often
 THRESHOLDS = {"embeddings": 0.49, "words": 0.34}
 STOP_WORDS = frozenset(
     "a about an and are as at be been between but by can could did do does each for from get give "
@@ -173,7 +173,7 @@ def bm25_scores(query: list[str], texts: list[list[str]], k1: float = 1.5,
     return scores
 
 
-def share_of_words(query: list[str], texts: list[list[str]], k1: float = REPEATED) -> np.ndarray:
+def share_of_words(query: list[str], texts: list[list[str]], k1: float = K1) -> np.ndarray:
     """bm25_scores over the most that any text could reach, so that 1 means all of the query."""
     most = sum(inverse_frequency(word, texts) * (k1 + 1) for word in set(query))
     return bm25_scores(query, texts, k1) / most if most else np.zeros(len(texts))
