@@ -153,6 +153,7 @@ def test_words_lose_their_endings_and_those_that_say_nothing():
     assert retrieval.words("Padding the padded TEXTS of few-shot_2") == [
         "padd", "padd", "text", "few-shot", "2"]
     assert len(set(retrieval.words("pickle pickles pickled"))) == 1
+    assert retrieval.words("Quantization") == retrieval.words("quantisations")
 
 
 @pytest.mark.parametrize(("chosen", "text"), [
@@ -180,25 +181,17 @@ def test_a_question_without_a_subject_refers_back(question, back):
 # The index
 
 
-def test_each_entry_of_a_glossary_is_a_passage(tmp_path):
-    table = "| word | meaning |\n|---|---|\n| brie | a cheese |\n| rocket | an engine |\n"
-    (tmp_path / "page.md").write_text(f"# Words\n\n## Glossary, A to Z\n\n{table}\n## Table\n\n{table}",
-                                      encoding="utf-8")
-    assert GuideIndex.open(tmp_path, None, tmp_path).passages == (
-        "brie (meaning: a cheese)", "rocket (meaning: an engine)",
-        "brie (meaning: a cheese)\n\nrocket (meaning: an engine)")
-
-
 @pytest.mark.parametrize("method", ["embeddings", "words"])
 def test_a_question_finds_its_section_and_the_sentences_that_answer(guide, encoder, tmp_path,
                                                                      method, monkeypatch):
     index = GuideIndex.open(guide, encoder if method != "words" else None, tmp_path / "cache")
     assert index.method == method
+    monkeypatch.setattr(retrieval, "QUESTIONS_WEIGHT", 0)
     one_hot = {text: np.eye(99)[i] for i, text in enumerate(index.texts)}
     monkeypatch.setattr(index, "encode", lambda texts: np.array(
         [one_hot.get(text, np.eye(99)[98]) for text in texts]))
     if index.checkpoint:
-        index.vectors = index.encode(index.texts)
+        index.vectors, index.asked_vectors = index.encode(index.texts), np.zeros((len(index.asked), 99))
     assert index.search("How is cheddar aged?", 2)[0].section.heading == "1.1 Making cheddar"
     assert index.search("What catches the wind?", 1)[0].section.link == "more.md#sails"
     assert index.search("qqq zzz", 1)[0].score < index.threshold
@@ -214,7 +207,8 @@ def test_a_question_finds_its_section_and_the_sentences_that_answer(guide, encod
 
 
 def test_vectors_count_beside_words_and_may_be_ranked_by_a_function_of_ones_own(
-        guide, encoder, tmp_path):
+        guide, encoder, tmp_path, monkeypatch):
+    monkeypatch.setattr(retrieval, "QUESTIONS_WEIGHT", 0)
     index = GuideIndex.open(guide, encoder, tmp_path)
     seen = []
 
@@ -231,6 +225,36 @@ def test_vectors_count_beside_words_and_may_be_ranked_by_a_function_of_ones_own(
     words_alone = retrieval.share_of_words(["brie"], index.words).max()
     assert index.search("brie", 1, lambda *_: [])[0].score == pytest.approx(
         retrieval.WORDS_WEIGHT * words_alone)
+
+
+@pytest.mark.parametrize("method", ["embeddings", "words"])
+def test_what_readers_ask_leads_to_its_section_or_away_from_all(guide, encoder, tmp_path, monkeypatch, method):
+    asked = {"guide.md#21-engines": ["Whence such a din?"], "elsewhere": ["Who won the cheddar cup?"]}
+    monkeypatch.setattr(course_data, "load_prompts_file",
+                        lambda path: asked if path.name == "readers_questions.json" else {})
+    index = GuideIndex.open(guide, encoder if method == "embeddings" else None, tmp_path)
+    if index.checkpoint:  # each text is like itself alone
+        texts = [*index.texts, "Whence such a din?", "Who won the cheddar cup?"]
+        monkeypatch.setattr(index, "encode", lambda given: np.eye(99)[
+            [texts.index(text) if text in texts else 98 for text in given]])
+        index.vectors, index.asked_vectors = np.split(index.encode(texts), [len(index.texts)])
+    hits = index.search("Whence such a din?", 2)
+    assert hits[0].section.link == "guide.md#21-engines" and hits[0].passage.startswith("Engines burn")
+    assert hits[0].score > 0.25 and hits[1].score < 0.1
+    with_cup = index.search("Who won the cheddar cup?", 1)[0]
+    monkeypatch.setattr(retrieval, "QUESTIONS_WEIGHT", 0)
+    alone = index.search("Who won the cheddar cup?", 1)[0]
+    assert with_cup.section == alone.section and with_cup.score < alone.score - 0.25
+
+
+def test_readers_questions_point_at_sections_and_are_not_those_that_measure():
+    asked = course_data.load_prompts_file(REPOSITORY / "data" / "readers_questions.json")
+    links = {section.link for section in GuideIndex.open(REPOSITORY / "guides", None, REPOSITORY).sections}
+    assert asked.keys() - links == {"elsewhere"}
+    plain = [re.sub(r"\W", "", question.lower()) for group in asked.values() for question in group]
+    assert len(plain) == len(set(plain)), "one question stands twice"
+    measured = {re.sub(r"\W", "", entry["question"].lower()) for entry in course_data.load_tutor_questions()}
+    assert not measured & set(plain), "what the index knows by heart measures nothing"
 
 
 def test_vectors_are_kept_until_a_page_changes(guide, encoder, tmp_path, monkeypatch):

@@ -2,13 +2,16 @@
 
 A question's everyday words are joined by the guide's own (data/everyday_words.json). The score of a
 passage is the cosine of its vector with the question's, plus how much of the question's words it
-has. Vectors are computed once, in fp32, and kept in a file until a page or the encoder changes.
+has, plus how close the question is to what readers ask about the section and not to what they ask
+elsewhere (data/readers_questions.json). Vectors are computed once, in fp32, and kept in a file
+until a page or the encoder changes.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,12 +30,13 @@ Rank = Callable[[np.ndarray, np.ndarray, int], list[tuple[int, float]]]
 
 PASSAGE_WORDS = 110  # the encoder was trained on short texts: longer ones blur
 QUOTED_SENTENCES = 4  # of the sections found, together
-# How much words weigh beside vectors, and the score below which the guide has nothing on a
-# question. Chosen on the "tuning" questions of data/tutor_questions.json; --evaluate shows both
-# splits. (Reciprocal rank fusion found no more, and has no score to refuse by.)
-WORDS_WEIGHT = 0.35
+# How much words weigh beside vectors, how much readers' questions do, and the score below which the
+# guide has nothing on a question. Chosen on the "tuning" questions of data/tutor_questions.json;
+# --evaluate shows both splits. (Reciprocal rank fusion found no more, and has no score to refuse by.)
+WORDS_WEIGHT = 0.5
+QUESTIONS_WEIGHT = 0.4
 K1 = 0.4  # of BM25: near 0, whether a passage has a word counts, hardly how often
-THRESHOLDS = {"embeddings": 0.49, "words": 0.34}
+THRESHOLDS = {"embeddings": 0.47, "words": 0.31}
 STOP_WORDS = frozenset(
     "a about an and are as at be been between but by can could did do does each for from get give "
     "go had has have here how i if in into is it its made make many may me might must my no not of "
@@ -138,13 +142,13 @@ def sentences(text: str) -> list[str]:
 
 
 def words(text: str) -> list[str]:
-    """The words that say what a text is about, less their endings: "Padding the texts" gives
-    ["padd", "text"]."""
+    """The words that say what a text is about, less their endings and in one spelling: "Padding
+    the texts" gives ["padd", "text"], "organize" and "organise" give the same."""
     def stem(word: str) -> str:
         ending = next((e for e in ENDINGS if word.endswith(e) and len(word) > len(e) + 3), "")
         return word.removesuffix(ending)
 
-    found = re.findall(r"[^\W_]+(?:-[^\W_]+)*", text.lower())
+    found = re.findall(r"[^\W_]+(?:-[^\W_]+)*", text.lower().replace("iz", "is"))
     return [stem(word) for word in found if word not in STOP_WORDS]
 
 
@@ -235,15 +239,18 @@ class GuideIndex:
         self.method = "embeddings" if checkpoint else "words"
         self.threshold = THRESHOLDS[self.method]
         self.everyday = course_data.load_prompts_file(REPOSITORY / "data" / "everyday_words.json")
-        # A glossary's entries have nothing to do with each other: each is a passage.
-        pieces = [(section, piece) for section in sections
-                  for piece in (section.text.split("\n\n") if section.heading.startswith("Glossary")
-                                else passages(section.text))]
+        asked = course_data.load_prompts_file(REPOSITORY / "data" / "readers_questions.json")
+        self.asked = [(link, question) for link, group in asked.items() for question in group]
+        pieces = [(section, piece) for section in sections for piece in passages(section.text)]
         self.owners, self.passages = zip(*pieces, strict=True)
         # A passage alone may not name its subject.
         self.texts = [f"{section.path}. {piece}" for section, piece in pieces]
         self.words = [words(text) for text in self.texts]
-        self.vectors = self._cached(checkpoint, cache) if checkpoint else None
+        self.asked_words = [words(question) for _, question in self.asked]
+        self.vectors: np.ndarray | None = None
+        if checkpoint:
+            vectors = self._cached(checkpoint, cache)
+            self.vectors, self.asked_vectors = np.split(vectors, [len(self.texts)])
 
     @classmethod
     def open(cls, guide: Path, checkpoint: Checkpoint | None, cache: Path) -> GuideIndex:
@@ -277,16 +284,17 @@ class GuideIndex:
     def _cached(self, checkpoint: Checkpoint, cache: Path) -> np.ndarray:
         weights = checkpoint.folder / "model.safetensors"
         size = weights.stat().st_size if weights.exists() else 0
-        known = [checkpoint.name, checkpoint.source, str(size), *self.texts]
+        texts = self.texts + [question for _, question in self.asked]
+        known = [checkpoint.name, checkpoint.source, str(size), *texts]
         digest = hashlib.sha256("\0".join(known).encode()).hexdigest()[:16]
         path = cache / f"guide-{digest}.npy"
         try:
             vectors = np.load(path, allow_pickle=False)
-            if vectors.ndim == 2 and len(vectors) == len(self.texts):
+            if vectors.ndim == 2 and len(vectors) == len(texts):
                 return vectors
         except (OSError, ValueError, EOFError):
             pass  # not there yet, or damaged: computed anew
-        vectors = self.encode(self.texts)
+        vectors = self.encode(texts)
         if checkpoint.source == "tiny":
             return vectors  # random weights, gone with the process
         try:
@@ -300,6 +308,14 @@ class GuideIndex:
             pass  # a cache that cannot be written costs seconds, nothing else
         return vectors
 
+    def _closest(self, similarities: np.ndarray) -> dict[str, float]:
+        """Of the similarities to the readers' questions, (questions,), the largest by section's
+        link, and of those that are answered "elsewhere"; 0 where there are none."""
+        closest: dict[str, float] = defaultdict(float)
+        for (link, _), value in zip(self.asked, similarities.tolist(), strict=True):
+            closest[link] = max(value, closest[link])
+        return closest
+
     def search(self, question: str, k: int = 3, rank: Rank | None = None) -> list[Hit]:
         """The k sections that fit best, each with its best passage; the best comes first.
 
@@ -308,13 +324,19 @@ class GuideIndex:
         """
         asked = expanded(question, self.everyday)
         scores = share_of_words(words(asked), self.words)
-        if self.vectors is not None:
-            query, scores = self.encode([asked])[0], WORDS_WEIGHT * scores
+        if self.vectors is None:
+            similar = share_of_words(words(question), self.asked_words)
+        else:
+            query, as_asked = self.encode([asked, question])
+            scores, similar = WORDS_WEIGHT * scores, self.asked_vectors @ as_asked
             if rank is None:
                 scores += self.vectors @ query
             else:
                 for index, similarity in rank(query, self.vectors, len(self.vectors)):
                     scores[index] += similarity
+        closest = self._closest(similar)
+        scores += QUESTIONS_WEIGHT * np.array([closest[section.link] for section in self.owners])
+        scores -= QUESTIONS_WEIGHT * closest["elsewhere"]
         hits: dict[str, Hit] = {}
         for index in np.argsort(-scores, kind="stable"):
             section = self.owners[index]
@@ -332,10 +354,10 @@ class GuideIndex:
                  or [hit.section.text] for hit in hits]  # a self-check's question answers nothing
         scored = []  # (score, place of its section, its place there)
         for place, (hit, found) in enumerate(zip(hits, texts, strict=True)):
-            named = [f"{hit.section.heading}. {text}" for text in found]  # as for passages
-            scores = share_of_words(words(asked), [words(text) for text in named])
+            named = [words(f"{hit.section.heading}. {text}") for text in found]  # as for passages
+            scores = share_of_words(words(asked), named)
             if query is not None:
-                scores = WORDS_WEIGHT * scores + self.encode(named) @ query
+                scores = WORDS_WEIGHT * scores + self.encode(found) @ query
             scored += [(hit.score + score, place, i) for i, score in enumerate(scores.tolist())]
         best = sorted(scored, key=lambda row: -row[0])[:QUOTED_SENTENCES]
         return [joined(found, [i for _, there, i in best if there == place])
