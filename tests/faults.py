@@ -1,7 +1,7 @@
 """A campaign of faults: what was tried, what happened, what was lost. Minutes; not part of the suite.
 
     python tests/faults.py                    everything
-    python tests/faults.py kills --times 5    one chapter: kills, saves, input, together, surroundings
+    python tests/faults.py kills --times 5    one chapter: kills, saves, input, streams, together, clock, surroundings
 
 Exit status 1 if anything was lost, if a traceback reached the user, or if a run ended otherwise than it should.
 """
@@ -62,10 +62,10 @@ def weights(folder: Path) -> str:
 
 
 def measured(folder: Path) -> dict:
-    """The parts of the results, without what depends on the clock."""
+    """The parts of the results, without what depends on the clock or tells of the resuming."""
     def timeless(value):
         if isinstance(value, dict):
-            return {k: timeless(v) for k, v in value.items() if not re.search("second|minute|memory|flops|history", k)}
+            return {k: timeless(v) for k, v in value.items() if not re.search("second|minute|memory|flops|history|resumed", k)}
         return [timeless(v) for v in value] if isinstance(value, list) else value
 
     file = next(folder.rglob("results.json"))
@@ -146,6 +146,17 @@ def saves(scratch: Path, times: int) -> None:
          "; ".join(broken[:2]))
 
 
+def damaged(whole: bytes, seed: str) -> bytes:
+    """Some bytes in their place: one to five cuts, each filled with what parsers stumble over."""
+    bits = [b"\x00", b"\xff", b'"', b",", b"\n", b"\r", b"{", b"}", b"[", b"\\ud83d", b"\xe2\x80\xa8",
+            b"\xef\xbb\xbf", b"9" * 5000, b'"' * 3, b"null", b"NaN", b";", b"\t"]
+    rng, data = random.Random(seed), bytearray(whole)
+    for _ in range(rng.randrange(1, 6)):
+        at = rng.randrange(len(data) + 1)
+        data[at:at + rng.randrange(0, 20)] = rng.choice(bits)
+    return bytes(data)
+
+
 def input_(scratch: Path, times: int) -> None:
     """Random damage to what people hand in: whatever happens, one line and no traceback."""
     sys.path.insert(0, str(CODE))
@@ -163,17 +174,11 @@ def input_(scratch: Path, times: int) -> None:
     readers = {".csv": movie_reviews.read_labelled_file, ".jsonl": movie_reviews.read_labelled_file,
                ".json": course_data.load_prompts_file, ".chat": Conversation.load,
                ".txt": lambda path: corpora.load_corpus(str(path), 0, None)}
-    bits = [b"\x00", b"\xff", b'"', b",", b"\n", b"\r", b"{", b"}", b"[", b"\\ud83d", b"\xe2\x80\xa8",
-            b"\xef\xbb\xbf", b"9" * 5000, b'"' * 3, b"null", b"NaN", b";", b"\t"]
     for ending, whole in seeds.items():
         ends, wrong = {}, []
         for i in range(times * 20):
-            rng, data = random.Random(f"{ending} {i}"), bytearray(whole)
-            for _ in range(rng.randrange(1, 6)):
-                at = rng.randrange(len(data) + 1)
-                data[at:at + rng.randrange(0, 20)] = rng.choice(bits)
             file = scratch / f"damaged{ending}"
-            file.write_bytes(data)
+            file.write_bytes(damaged(whole, f"{ending} {i}"))
             try:
                 readers[ending](file)
                 end = "read"
@@ -186,6 +191,42 @@ def input_(scratch: Path, times: int) -> None:
         note(f"{times * 20} damaged {ending} files", str(ends), "; ".join(wrong[:2]))
 
 
+def streams(scratch: Path, times: int) -> None:
+    """A server whose streams are damaged anywhere: an answer or a sentence, and nothing else."""
+    sys.path[:0] = [str(CODE), str(REPOSITORY / "tests")]
+    import misbehaving_server
+    from assistant.backends import BackendError, Options
+    from assistant.server import Server
+
+    chunks = [{"choices": [{"index": 0, "delta": {"content": word}, "finish_reason": None}]} for word in "abcd"]
+    chunks.append({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "usage": misbehaving_server.USAGE})
+    whole = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks).encode() + b"data: [DONE]\n\n"
+    data = whole
+
+    def send(handler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Type", "text/event-stream")
+        handler.end_headers()
+        handler.wfile.write(data)
+        handler.close_connection = True
+
+    misbehaving_server.BEHAVIOURS["damaged"] = send
+    ends, wrong = {}, []
+    with misbehaving_server.serve("damaged") as base_url:
+        server = Server(base_url, "m", tries=1, timeout=10)
+        for i in range(times * 20):
+            data = damaged(whole, f"stream {i}") if i else whole
+            try:
+                end = "answer" if "".join(server.stream([{"role": "user", "content": "?"}], Options(20))) else "nothing"
+            except BackendError as error:
+                end = "one line" if "\n" not in str(error) else "several lines"
+            except Exception as error:
+                end = type(error).__name__
+                wrong.append(f"{end}: {error}")
+            ends[end] = ends.get(end, 0) + 1
+    note(f"{times * 20} damaged streams of a server", str(ends), "; ".join(wrong[:2]))
+
+
 def together(scratch: Path, times: int) -> None:
     """Two runs into one folder at once: one of them is refused, the other is whole."""
     folder = scratch / "shared"
@@ -193,6 +234,28 @@ def together(scratch: Path, times: int) -> None:
     ends = sorted(finish(process) for process in both)
     good = [code for code, _ in ends] == [0, 2] and "another run" in ends[1][1] and measured(folder)
     note("two runs into one folder at once", f"exit statuses {[code for code, _ in ends]}", "" if good else str(ends))
+
+
+def clock(scratch: Path, times: int) -> None:
+    """A clock that jumps by weeks each time somebody looks at it: killed and resumed, the results are the same."""
+    (scratch / "sitecustomize.py").write_text(
+        "import os.path, random, time\nnow, changed = time.time, os.path.getmtime\n"
+        "time.time = lambda: now() + random.uniform(-1e7, 1e7)\n"
+        "os.path.getmtime = lambda path: changed(path) + random.uniform(-1e7, 1e7)\n", encoding="utf-8")
+    jumping = {"PYTHONPATH": str(scratch)}
+    for exercise, arguments in (("ex_01", ()), ("ex_03", ("--method", "full"))):
+        whole, folder = scratch / f"{exercise}-whole", scratch / f"{exercise}-jumping"
+        begin = time.monotonic()
+        finish(start(exercise, *arguments, "--output", whole))
+        process = start(exercise, *arguments, "--output", folder, environment=jumping)
+        time.sleep(0.7 * (time.monotonic() - begin))
+        process.kill()
+        process.communicate()
+        code, text = finish(start(exercise, *arguments, "--output", folder, "--resume", environment=jumping))
+        same = code == 0 and weights(folder) == weights(whole) and measured(folder) == measured(whole)
+        note(f"{exercise}, a clock that jumps, a kill, then --resume", f"exit status {code}",
+             "" if same else f"not the same as with a quiet clock: {text[-200:]!r}")
+    expect("a clock that jumps", "ex_04", "--ask", "Hello", "--output", scratch / "chat", status=0, environment=jumping)
 
 
 def surroundings(scratch: Path, times: int) -> None:
@@ -228,7 +291,8 @@ def surroundings(scratch: Path, times: int) -> None:
         note("a disk that is full", "not tried: no tmpfs can be mounted here")
 
 
-CHAPTERS = {"kills": kills, "saves": saves, "input": input_, "together": together, "surroundings": surroundings}
+CHAPTERS = {"kills": kills, "saves": saves, "input": input_, "streams": streams, "together": together,
+            "clock": clock, "surroundings": surroundings}
 
 
 def main(argv: list[str] | None = None) -> int:
