@@ -65,7 +65,8 @@ def measured(folder: Path) -> dict:
     """The parts of the results, without what depends on the clock or tells of the resuming."""
     def timeless(value):
         if isinstance(value, dict):
-            return {k: timeless(v) for k, v in value.items() if not re.search("second|minute|memory|flops|history|resumed", k)}
+            return {k: timeless(v) for k, v in value.items()
+                    if not re.search("second|minute|memory|flops|history|resumed", k)}
         return [timeless(v) for v in value] if isinstance(value, list) else value
 
     file = next(folder.rglob("results.json"))
