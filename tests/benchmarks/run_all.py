@@ -25,7 +25,7 @@ from utils.runtime import precision  # noqa: E402
 from utils.session import write_whole  # noqa: E402
 
 OUTPUTS = REPOSITORY / "guides" / "outputs"
-BENCHMARKS = {"bench_ex_01": ["--accuracy"], "bench_ex_02": [], "bench_ex_03": [], "bench_ex_04": [],
+BENCHMARKS = {"bench_ex_01": ["--accuracy", "2"], "bench_ex_02": [], "bench_ex_03": [], "bench_ex_04": [],
               "bench_growth": [], "bench_limits": [], "bench_start": []}  # with their arguments
 
 
