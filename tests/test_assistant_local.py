@@ -461,3 +461,18 @@ def test_real_weights_answer_the_same_with_and_without_what_was_kept():
         messages.append({"role": "assistant", "content": reply.text})
     assert "Paris" in messages[2]["content"]
     assert reply.reused_tokens > 0.7 * reply.prompt_tokens
+
+
+@pytest.mark.parametrize(("tokens", "loops"), [
+    ([1, 2] * 24, True), ([*range(90), *[7] * 48], True), ([0, *[*range(40)] * 3], True),
+    ([1, 2] * 23, False), ([*range(40)] * 2, False), ([*[1, 2] * 24, 3], False), ([], False),
+    ([*range(16)] * 3, True), ([*range(70)] * 3, False)])
+def test_a_loop_is_a_run_of_tokens_again_and_again(tokens, loops):
+    assert local.in_a_loop(tokens) == loops
+
+
+def test_an_answer_that_goes_round_in_circles_is_ended_and_says_so(backend, monkeypatch):
+    monkeypatch.setattr(local, "choose", lambda *_: 7)
+    _, reply = answer(backend, said("You are brief.", "One?"), Options(max_new_tokens=200))
+    assert (reply.completion_tokens, reply.finish_reason) == (48, "stop") and "circles" in reply.notes[0]
+    assert answer(backend, said("You are brief.", "One?"), Options(max_new_tokens=47))[1].notes == ()

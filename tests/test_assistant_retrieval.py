@@ -196,14 +196,16 @@ def test_a_question_finds_its_section_and_the_sentences_that_answer(guide, encod
     assert index.search("What catches the wind?", 1)[0].section.link == "more.md#sails"
     assert index.search("qqq zzz", 1)[0].score < index.threshold
     if method == "words":
-        monkeypatch.setattr(retrieval, "QUOTED_SENTENCES", 3)
+        monkeypatch.setattr(retrieval, "QUOTED_PAIRS", 1)
         hits = index.search("loud engines", 2)
-        assert index.quotes("How loud is burning fuel?", hits) == [
-            "Engines burn much fuel. They are very loud. ... Cheddar is no fuel.", ""]
-        assert index.quotes("qqq", hits) == [
-            "Engines burn much fuel. They are very loud. Nobody sleeps beside one.", ""], "no more where all tie"
+        assert index.quotes("How loud is burning fuel?", hits) == ["Engines burn much fuel. They are very loud.", ""]
+        assert index.quotes("Is cheddar no fuel?", hits) == ["Nobody sleeps beside one. Cheddar is no fuel.", ""]
+        assert index.quotes("qqq", hits) == ["Engines burn much fuel. They are very loud.", ""], "no more where all tie"
+        monkeypatch.setattr(retrieval, "QUOTED_PAIRS", 2)
+        assert index.quotes("How loud is burning fuel?", hits)[0] == (
+            "Engines burn much fuel. They are very loud. Nobody sleeps beside one. Cheddar is no fuel.")
         assert all(index.quotes("Loud cheddar, pressed and aged", index.search("cheddar pressed loud", 2))), (
-            "the best sentences of both sections")
+            "the best pairs of both sections")
 
 
 def test_vectors_count_beside_words_and_may_be_ranked_by_a_function_of_ones_own(

@@ -172,7 +172,9 @@ class Local:
         finally:
             if self.reuse and prefix.whole:
                 self._kept.append(prefix)
-        return Reply(text, "length" if len(answer) == limit else "stop", len(ids), len(answer), reused)
+        notes = ("ended, as it went round in circles",) if in_a_loop(answer) else ()
+        return Reply(text, "length" if len(answer) == limit else "stop", len(ids), len(answer), reused,
+                     notes)
 
     def _encode(self, messages: list[Message]) -> list[int]:
         messages = [{**message, "content": self._plain(message["content"])} for message in messages]
@@ -217,7 +219,7 @@ class Local:
         text = ""
         while len(answer) < limit:
             token = choose(self._read(prefix, ids), temperature, top_p, generator)
-            if token in self._ends:
+            if token in self._ends or in_a_loop(answer):
                 break
             answer.append(token)
             # A character may take several tokens; until it is whole, it decodes as U+FFFD.
@@ -252,3 +254,11 @@ def choose(logits: torch.Tensor, temperature: float, top_p: float,
     probs, tokens = (logits / temperature).softmax(-1).sort(descending=True)
     probs[probs.cumsum(-1) - probs >= top_p] = 0
     return int(tokens[torch.multinomial(probs, 1, generator=generator)])
+
+
+def in_a_loop(tokens: list[int]) -> bool:
+    """Whether a text ends with a run of tokens, three times or more, 48 tokens or more together: small
+    models seldom find out of that. in_a_loop([1, 2] * 24) is True."""
+    times = {size: max(3, -(-48 // size)) for size in range(1, 65)}
+    return len(tokens) >= 48 and any(tokens[-size * n:] == tokens[-size:] * n
+                                     for size, n in times.items())

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Rank = Callable[[np.ndarray, np.ndarray, int], list[tuple[int, float]]]
 
 PASSAGE_WORDS = 110  # the encoder was trained on short texts: longer ones blur
-QUOTED_SENTENCES = 4  # of the sections found, together
+QUOTED_PAIRS = 3  # of sentences, of the sections found, together
 # How much words weigh beside vectors, how much readers' questions do, and the score below which the
 # guide has nothing on a question. Chosen on the "tuning" questions of data/tutor_questions.json;
 # --evaluate shows both splits. (Reciprocal rank fusion found no more, and has no score to refuse by.)
@@ -346,21 +346,27 @@ class GuideIndex:
         return list(hits.values())
 
     def quotes(self, question: str, hits: list[Hit]) -> list[str]:
-        """What each section found says on a question: of all their sentences the QUOTED_SENTENCES
-        that score best, each with its section's score. "" for a section with none of them."""
+        """What each section found says on a question: of all their pairs of neighbouring sentences
+        the QUOTED_PAIRS that score best, each with its section's score, and of overlapping ones the
+        best. "" for a section with none of them."""
         asked = expanded(question, self.everyday)
         query = self.encode([asked])[0] if self.checkpoint else None
         texts = [[text for text in sentences(hit.section.text) if not text.endswith("?")]
                  or [hit.section.text] for hit in hits]  # a self-check's question answers nothing
-        scored = []  # (score, place of its section, its place there)
+        scored = []  # (score, place of its section, place of its first sentence there)
         for place, (hit, found) in enumerate(zip(hits, texts, strict=True)):
-            named = [words(f"{hit.section.heading}. {text}") for text in found]  # as for passages
+            pairs = [" ".join(found[i:i + 2]) for i in range(max(len(found) - 1, 1))]
+            named = [words(f"{hit.section.heading}. {pair}") for pair in pairs]  # as for passages
             scores = share_of_words(words(asked), named)
             if query is not None:
-                scores = WORDS_WEIGHT * scores + self.encode(found) @ query
+                scores = WORDS_WEIGHT * scores + self.encode(pairs) @ query
             scored += [(hit.score + score, place, i) for i, score in enumerate(scores.tolist())]
-        best = sorted(scored, key=lambda row: -row[0])[:QUOTED_SENTENCES]
-        return [joined(found, [i for _, there, i in best if there == place])
+        chosen: list[tuple[int, int]] = []
+        for _, place, i in sorted(scored, key=lambda row: -row[0]):
+            if len(chosen) < QUOTED_PAIRS and not {(place, i - 1), (place, i), (place, i + 1)} & {*chosen}:
+                chosen.append((place, i))
+        return [joined(found, [i + more for there, i in chosen if there == place
+                               for more in range(min(2, len(found)))])
                 for place, found in enumerate(texts)]
 
 
