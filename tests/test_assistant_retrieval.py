@@ -241,7 +241,7 @@ def test_what_readers_ask_leads_to_its_section_or_away_from_all(guide, encoder, 
             [texts.index(text) if text in texts else 98 for text in given]])
         index.vectors, index.asked_vectors = np.split(index.encode(texts), [len(index.texts)])
     hits = index.search("Whence such a din?", 2)
-    assert hits[0].section.link == "guide.md#21-engines" and hits[0].passage.startswith("Engines burn")
+    assert hits[0].section.link == "guide.md#21-engines"
     assert hits[0].score > 0.25 and hits[1].score < 0.1
     with_cup = index.search("Who won the cheddar cup?", 1)[0]
     monkeypatch.setattr(retrieval, "QUESTIONS_WEIGHT", 0)
@@ -298,7 +298,7 @@ class Known:
         score = 0.4 if "weak" in question else 0.6
         texts = {"first": ["the answer"], "third": ["x", "y", "The\nanswer"]}
         found = texts.get(question.split()[0], ["x"])
-        return [retrieval.Hit(Section(text, text, text, text), score, text) for text in found]
+        return [retrieval.Hit(Section(text, text, text, text), score) for text in found]
 
     def quotes(self, question, hits):
         return [hits[0].section.text, ""]

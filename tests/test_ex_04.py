@@ -341,11 +341,10 @@ class Guide:
         self.best = best
 
     def search(self, question, k=3, rank=None):
-        return [Hit(Section(f"{i}. Heading", "", "", f"page.md#{i}"), self.best - i / 4,
-                    f"Passage {i}. " + "word " * 30) for i in range(k)]
+        return [Hit(Section(f"{i}. Heading", "", "", f"page.md#{i}"), self.best - i / 4) for i in range(k)]
 
     def quotes(self, question, hits):
-        return [f"Quoted from {hits[0].section.heading}", "", ""]
+        return [f"Quoted from {hit.section.heading}" * (hit.section.heading[0] != "1") for hit in hits]
 
 
 def tutor(best: float, *answers, context=1000, open_tutor=None) -> Chat:
@@ -359,9 +358,10 @@ def test_the_guides_words_come_before_the_models():
     first, *_, turn = [replace(turn) for turn in ex.ask(chat, "What is attention?")]
     assert first.sources and not first.assistant, "the guide should not wait for the model"
     assert [source.heading for source in turn.sources] == ["0. Heading", "1. Heading", "2. Heading"]
-    assert [source.quote for source in turn.sources] == ["Quoted from 0. Heading", "", ""]
+    assert [source.quote for source in turn.sources] == ["Quoted from 0. Heading", "", "Quoted from 2. Heading"]
     assert turn.sources[1].link == "page.md#1"
-    assert all(f"Passage {i}." in chat.backend.sent[0][-1]["content"] for i in range(3))
+    for i, quoted in enumerate((True, False, True)):
+        assert (f"{i}. Heading" in chat.backend.sent[0][-1]["content"]) == quoted, "the model gets what is quoted"
     whole(ex.ask(chat, "And?"))
     assert chat.backend.sent[1][:2] == [message("user", "What is attention?"),
                                         message("assistant", "From the guide.")]
@@ -403,7 +403,11 @@ def test_a_question_without_a_subject_is_searched_for_with_the_one_before():
 
 @pytest.mark.parametrize(("context", "passages"), [(1000, 3), (215, 2), (150, 1)])
 def test_passages_give_way_to_a_small_context(context, passages):
-    chat = tutor(0.95, "ok", context=context)
+    class Long(Guide):
+        def quotes(self, question, hits):
+            return [f"Passage from {hit.section.heading}: " + "word " * 30 for hit in hits]
+
+    chat = tutor(0.95, "ok", context=context, open_tutor=lambda: Long(0.95))
     whole(ex.ask(chat, "What is attention?"))
     assert chat.backend.sent[0][-1]["content"].count("<passage") == passages
 

@@ -217,11 +217,10 @@ def expanded(question: str, everyday: dict[str, list[str]]) -> str:
 
 @dataclass(frozen=True)
 class Hit:
-    """A section found, its score, and the passage of it that fits best."""
+    """A section found, and its score: that of its best passage."""
 
     section: Section
     score: float
-    passage: str
 
 
 class GuideIndex:
@@ -242,7 +241,7 @@ class GuideIndex:
         asked = course_data.load_prompts_file(REPOSITORY / "data" / "readers_questions.json")
         self.asked = [(link, question) for link, group in asked.items() for question in group]
         pieces = [(section, piece) for section in sections for piece in passages(section.text)]
-        self.owners, self.passages = zip(*pieces, strict=True)
+        self.owners = [section for section, _ in pieces]
         # A passage alone may not name its subject.
         self.texts = [f"{section.path}. {piece}" for section, piece in pieces]
         self.words = [words(text) for text in self.texts]
@@ -317,7 +316,7 @@ class GuideIndex:
         return closest
 
     def search(self, question: str, k: int = 3, rank: Rank | None = None) -> list[Hit]:
-        """The k sections that fit best, each with its best passage; the best comes first.
+        """The k sections whose passages fit best; the best comes first.
 
         rank: (query vector, vectors, how many) -> [(index, similarity)]; default: cosine
         similarity, as a dot product of vectors of length 1.
@@ -340,7 +339,7 @@ class GuideIndex:
         hits: dict[str, Hit] = {}
         for index in np.argsort(-scores, kind="stable"):
             section = self.owners[index]
-            hits.setdefault(section.link, Hit(section, float(scores[index]), self.passages[index]))
+            hits.setdefault(section.link, Hit(section, float(scores[index])))
             if len(hits) == k:
                 break
         return list(hits.values())

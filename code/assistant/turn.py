@@ -124,12 +124,13 @@ class Chat:
             turn.notes.append(f"best section scored {best:.2f}, below {index.threshold:.2f}: the "
                               "model was not asked")
             return None
-        material.sections = [(hit.section.heading, hit.passage) for hit in hits]
+        turn.sources = [Source(hit.section.heading, hit.section.link, quote)
+                        for hit, quote in zip(hits, index.quotes(question, hits), strict=True)]
+        # What is quoted and no more: a small model loses its way in long passages.
+        material.sections = [(each.heading, each.quote) for each in turn.sources if each.quote]
         while len(material.sections) > 1 and self.budget is not None and self.count(
                 "\n".join(text for _, text in material.sections)) > self.budget // 2:
             material.sections.pop()  # the worst one
-        turn.sources = [Source(hit.section.heading, hit.section.link, quote)
-                        for hit, quote in zip(hits, index.quotes(question, hits), strict=True)]
         return material
 
     def count(self, text: str) -> int:

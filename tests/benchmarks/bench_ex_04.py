@@ -152,7 +152,7 @@ def retrieval(encoder, guide: Path) -> dict:
         index.quotes(question, hits)
         quoted.append(time.perf_counter() - start - searched[-1])
     search_ms, quote_ms = (1000 * statistics.median(times) for times in (searched, quoted))
-    reporting.table(f"Retrieval over {len(index.sections)} sections, {len(index.passages)} passages",
+    reporting.table(f"Retrieval over {len(index.sections)} sections, {len(index.texts)} passages",
                     ["", "ms"], [["build the index", 1000 * seconds[0]],
                                  ["open it again", 1000 * seconds[1]],
                                  ["find sections (median)", search_ms], ["quote (median)", quote_ms]])
