@@ -42,6 +42,9 @@ Brie is soft: see [the dairy](#dairy).
 ### 2.1 Engines
 
 Engines burn much fuel. They are very loud. Nobody sleeps beside one. Cheddar is no fuel. How loud is burning fuel?
+The fuel burns like this:
+
+*What to see: burning fuel, and loud engines.*
 
 ### 2.2 Only code
 

@@ -350,8 +350,10 @@ class GuideIndex:
         best. "" for a section with none of them."""
         asked = expanded(question, self.everyday)
         query = self.encode([asked])[0] if self.checkpoint else None
-        texts = [[text for text in sentences(hit.section.text) if not text.endswith("?")]
-                 or [hit.section.text] for hit in hits]  # a self-check's question answers nothing
+        # A self-check's question answers nothing, nor do words on a picture or code that is not quoted.
+        texts = [[text for text in sentences(hit.section.text)
+                  if not text.endswith(("?", ":")) and not text.startswith("What to see")]
+                 or [hit.section.text] for hit in hits]
         scored = []  # (score, place of its section, place of its first sentence there)
         for place, (hit, found) in enumerate(zip(hits, texts, strict=True)):
             pairs = [" ".join(found[i:i + 2]) for i in range(max(len(found) - 1, 1))]
