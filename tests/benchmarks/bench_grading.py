@@ -152,7 +152,7 @@ class Bench:
         both = {subprocess.run([sys.executable, __file__, self.exercise, "--only", "a"], capture_output=True,
                                env={**os.environ, "TRANSFORMERS_COURSE_PRECISION": precision}).returncode
                 for precision in ("fp32", "bf16")}
-        return f"{len(scores)} different results in 20; row (a) at fp32 and bf16: " + \
+        return f"20 gradings, {len(scores)} outcome{'s' * (len(scores) > 1)}; row (a) at fp32 and bf16: " + \
             ("the same" if both == {0} else "NOT the same"), len(scores) == 1 and both == {0}
 
     def g(self) -> tuple[str, bool]:
