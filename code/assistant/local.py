@@ -217,9 +217,9 @@ class Local:
             ids = ids[CHUNK:]
             yield ""
         text = ""
-        while len(answer) < limit:
+        while len(answer) < limit and not in_a_loop(answer):
             token = choose(self._read(prefix, ids), temperature, top_p, generator)
-            if token in self._ends or in_a_loop(answer):
+            if token in self._ends:
                 break
             answer.append(token)
             # A character may take several tokens; until it is whole, it decodes as U+FFFD.
