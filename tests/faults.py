@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -158,6 +159,23 @@ def damaged(whole: bytes, seed: str) -> bytes:
     return bytes(data)
 
 
+def endings(tried: str, times: int, attempt: Callable[[int], str], refusal: type[Exception]) -> None:
+    """Note how many attempts ended in which way; whatever is neither done nor refused is wrong."""
+    ends, wrong = {}, []
+    for i in range(times):
+        try:
+            end = attempt(i)
+        except refusal as error:
+            end = "one line"
+            if "\n" in str(error):
+                wrong.append(f"several lines: {error!r}")
+        except Exception as error:
+            end = type(error).__name__
+            wrong.append(f"{end}: {error}")
+        ends[end] = ends.get(end, 0) + 1
+    note(f"{times} {tried}", str(ends), "; ".join(wrong[:2]))
+
+
 def input_(scratch: Path, times: int) -> None:
     """Random damage to what people hand in: whatever happens, one line and no traceback."""
     sys.path.insert(0, str(CODE))
@@ -176,20 +194,13 @@ def input_(scratch: Path, times: int) -> None:
                ".json": course_data.load_prompts_file, ".chat": Conversation.load,
                ".txt": lambda path: corpora.load_corpus(str(path), 0, None)}
     for ending, whole in seeds.items():
-        ends, wrong = {}, []
-        for i in range(times * 20):
+        def read(i: int, ending: str = ending, whole: bytes = whole) -> str:
             file = scratch / f"damaged{ending}"
             file.write_bytes(damaged(whole, f"{ending} {i}"))
-            try:
-                readers[ending](file)
-                end = "read"
-            except UserError as error:
-                end = "one line" if "\n" not in str(error) else "several lines"
-            except Exception as error:
-                end = type(error).__name__
-                wrong.append(f"{end}: {error}")
-            ends[end] = ends.get(end, 0) + 1
-        note(f"{times * 20} damaged {ending} files", str(ends), "; ".join(wrong[:2]))
+            readers[ending](file)
+            return "read"
+
+        endings(f"damaged {ending} files", times * 20, read, UserError)
 
 
 def streams(scratch: Path, times: int) -> None:
@@ -212,20 +223,15 @@ def streams(scratch: Path, times: int) -> None:
         handler.close_connection = True
 
     misbehaving_server.BEHAVIOURS["damaged"] = send
-    ends, wrong = {}, []
     with misbehaving_server.serve("damaged") as base_url:
         server = Server(base_url, "m", tries=1, timeout=10)
-        for i in range(times * 20):
+
+        def ask(i: int) -> str:
+            nonlocal data
             data = damaged(whole, f"stream {i}") if i else whole
-            try:
-                end = "answer" if "".join(server.stream([{"role": "user", "content": "?"}], Options(20))) else "nothing"
-            except BackendError as error:
-                end = "one line" if "\n" not in str(error) else "several lines"
-            except Exception as error:
-                end = type(error).__name__
-                wrong.append(f"{end}: {error}")
-            ends[end] = ends.get(end, 0) + 1
-    note(f"{times * 20} damaged streams of a server", str(ends), "; ".join(wrong[:2]))
+            return "answer" if "".join(server.stream([{"role": "user", "content": "?"}], Options(20))) else "nothing"
+
+        endings("damaged streams of a server", times * 20, ask, BackendError)
 
 
 def together(scratch: Path, times: int) -> None:
@@ -260,7 +266,7 @@ def clock(scratch: Path, times: int) -> None:
 
 
 def surroundings(scratch: Path, times: int) -> None:
-    """Full disk, folders that cannot be read or written, no HOME, closed input, odd variables, a jumping clock."""
+    """Full disk, folders that cannot be read or written, no HOME, closed input, odd variables."""
     expect("no HOME", "ex_01", "--output", scratch / "home", status=0, environment={"HOME": "/nonexistent"})
     expect("an unknown --device", "ex_02", "--device", "tpu")
     expect("MPLBACKEND of another environment", "ex_02", "--output", scratch / "mpl", status=0,
