@@ -29,6 +29,7 @@ import tempfile
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -314,9 +315,22 @@ def parameters(thing) -> int:
 
 
 def logged(exercise: str, *texts: str) -> bool:
-    """Whether guides/outputs/ex_0N.md, the last complete run of an exercise, shows all these texts."""
+    """Whether guides/outputs/ex_0N.md, the last complete run of an exercise, shows all these texts.
+
+    A number is shown if the log's rounds to it: 77.4 is found in 77.44, and 34e2 in 3374.
+    """
     log = (REPOSITORY / "guides" / "outputs" / f"{exercise}.md").read_text(encoding="utf-8")
-    return all(" ".join(text.split()) in " ".join(log.split()) for text in texts)
+    return all(shown(text, " ".join(log.split())) for text in texts)
+
+
+def shown(text: str, log: str) -> bool:
+    number = r"(?<![\w.])\d+(?:\.\d+)?(?:e\d+)?(?![\d])"
+    said = [Decimal(figure) for figure in re.findall(number, text)]
+    words = [re.escape(words) for words in re.split(number, " ".join(text.split()))]
+    pattern = r"(?<![\w.])(\d+(?:\.\d+)?)(?!\d)".join(words)
+    # The pattern looks ahead, so that a place is tried even inside the one before it.
+    places = ([Decimal(figure) for figure in place.groups()] for place in re.finditer(f"(?=(?:{pattern}))", log))
+    return any(all(seen.quantize(figure) == figure for seen, figure in zip(place, said)) for place in places)
 
 
 def run_item(item: Item, namespace: dict, document: str) -> tuple[str, str | None, float]:

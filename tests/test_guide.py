@@ -155,12 +155,30 @@ def test_code_outputs_and_checks_hold(tiny, name, title):
     assert not problems, as_list(problems, name)
 
 
-def test_readmes_figures_are_those_of_the_logs():
-    found = re.findall(r'<!-- check: logged\("(ex_0\d)", (.+?)\) -->', README.read_text(encoding="utf-8"))
-    assert found
-    for exercise, texts in found:
+@pytest.mark.parametrize("path", [pytest.param(README, id=README.name), *GUIDE_FILES])
+def test_figures_are_those_of_the_logs(path):
+    for exercise, texts in re.findall(r'<!-- check: logged\("(ex_0\d)", (.+?)\) -->', path.read_text(encoding="utf-8")):
         for text in re.findall(r'"(.+?)"', texts):
-            assert guide_runner.logged(exercise, text), f"{text} is not in the log of {exercise}"
+            assert guide_runner.logged(exercise, text), f"{text} is not in the log of {exercise}: say what it shows"
+
+
+@pytest.mark.parametrize(
+    ("text", "is_shown"),
+    [
+        ("after 77.4", True),
+        ("after 77.44 | 78.4", True),
+        ("after 77.4 | 78.3", False),
+        ("after 77.5", False),
+        ("fter 77.4 | 78.38", True),
+        ("7.44 | 78.38", False),
+        ("MB 34e2", True),
+        ("MB 33e2", False),
+        ("| 78.38", True),
+        ("before 77.4", False),
+    ],
+)
+def test_a_logged_number_is_the_one_that_rounds_to_what_is_said(text, is_shown):
+    assert guide_runner.shown(text, "after 77.44 | 78.38 and peak MB 3374") is is_shown
 
 
 @pytest.mark.real
