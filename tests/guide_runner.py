@@ -329,8 +329,9 @@ def shown(text: str, log: str) -> bool:
     words = [re.escape(words) for words in re.split(number, " ".join(text.split()))]
     pattern = r"(?<![\w.])(\d+(?:\.\d+)?)(?!\d)".join(words)
     # The pattern looks ahead, so that a place is tried even inside the one before it.
-    places = ([Decimal(figure) for figure in place.groups()] for place in re.finditer(f"(?=(?:{pattern}))", log))
-    return any(all(seen.quantize(figure) == figure for seen, figure in zip(place, said)) for place in places)
+    places = (map(Decimal, place.groups()) for place in re.finditer(f"(?=(?:{pattern}))", log))
+    return any(all(seen.quantize(figure) == figure for seen, figure in zip(place, said, strict=True))
+               for place in places)
 
 
 def run_item(item: Item, namespace: dict, document: str) -> tuple[str, str | None, float]:

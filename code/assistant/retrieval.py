@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,32 +152,32 @@ def words(text: str) -> list[str]:
     return [stem(word) for word in found if word not in STOP_WORDS]
 
 
-def inverse_frequency(word: str, texts: list[list[str]]) -> float:
+def inverse_frequency(word: str, texts: list[Counter[str]]) -> float:
     """How much a word tells: ln(1 + (N - n + 0.5) / (n + 0.5)), for a word in n of N texts."""
     n = sum(word in text for text in texts)
     return float(np.log(1 + (len(texts) - n + 0.5) / (n + 0.5)))
 
 
-def bm25_scores(query: list[str], texts: list[list[str]], k1: float = 1.5,
+def bm25_scores(query: list[str], texts: list[Counter[str]], k1: float = 1.5,
                 b: float = 0.75) -> np.ndarray:
-    """How well each text answers a query, by the words they share: (texts,). Robertson and
-    Zaragoza 2009.
+    """How well each text, as counts of its words, answers a query, by the words they share:
+    (texts,). Robertson and Zaragoza 2009.
 
     The sum over the query's different words of idf * f * (k1 + 1) / (f + k1 * (1 - b + b * L)):
     idf is the inverse frequency, f how often the text has the word, L the text's length over the
     mean length. So a rare word counts more, a second occurrence less, and a long text is no better.
-    bm25_scores(["cat"], [["cat"], ["dog"]]) is [0.69, 0].
+    bm25_scores(["cat"], [Counter(["cat"]), Counter(["dog"])]) is [0.69, 0].
     """
-    lengths = np.array([len(text) for text in texts])
+    lengths = np.array([text.total() for text in texts])
     scores = np.zeros(len(texts))
     for word in dict.fromkeys(query):
-        counts = np.array([text.count(word) for text in texts])
+        counts = np.array([text[word] for text in texts])
         norm = k1 * (1 - b + b * lengths / max(lengths.mean(), 1))
         scores += inverse_frequency(word, texts) * counts * (k1 + 1) / (counts + norm)
     return scores
 
 
-def share_of_words(query: list[str], texts: list[list[str]], k1: float = K1) -> np.ndarray:
+def share_of_words(query: list[str], texts: list[Counter[str]], k1: float = K1) -> np.ndarray:
     """bm25_scores over the most that any text could reach, so that 1 means all of the query."""
     most = sum(inverse_frequency(word, texts) * (k1 + 1) for word in set(query))
     return bm25_scores(query, texts, k1) / most if most else np.zeros(len(texts))
@@ -244,8 +244,8 @@ class GuideIndex:
         self.owners = [section for section, _ in pieces]
         # A passage alone may not name its subject.
         self.texts = [f"{section.path}. {piece}" for section, piece in pieces]
-        self.words = [words(text) for text in self.texts]
-        self.asked_words = [words(question) for _, question in self.asked]
+        self.words = [Counter(words(text)) for text in self.texts]
+        self.asked_words = [Counter(words(question)) for _, question in self.asked]
         self.vectors: np.ndarray | None = None
         if checkpoint:
             vectors = self._cached(checkpoint, cache)
@@ -357,7 +357,7 @@ class GuideIndex:
         scored = []  # (score, place of its section, place of its first sentence there)
         for place, (hit, found) in enumerate(zip(hits, texts, strict=True)):
             pairs = [" ".join(found[i:i + 2]) for i in range(max(len(found) - 1, 1))]
-            named = [words(f"{hit.section.heading}. {pair}") for pair in pairs]  # as for passages
+            named = [Counter(words(f"{hit.section.heading}. {pair}")) for pair in pairs]  # as for passages
             scores = share_of_words(words(asked), named)
             if query is not None:
                 scores = WORDS_WEIGHT * scores + self.encode(pairs) @ query
