@@ -181,8 +181,9 @@ def test_the_trainer_trains_on_the_train_split_and_validates_on_the_validation_s
 
 def test_a_diverged_training_is_one_line_with_its_learning_rate(tmp_path, monkeypatch):
     monkeypatch.setitem(ex.PRESETS, "smoke", {**ex.PRESETS["smoke"], "learning_rate": 1e30})
-    with pytest.raises(UserError, match=r"diverged.* at step \d+.* below 1e\+30"):
+    with pytest.raises(UserError, match=r"diverged.* at step \d+.* below 1e\+30") as error:
         smoke_with("--output", tmp_path / "out")
+    assert "Complete and kept" in error.value.last_words and "--resume" not in error.value.last_words
 
 
 # Part 4

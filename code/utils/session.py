@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils import reporting, runtime
-from utils.runtime import UserError, is_main_process, well_formed
+from utils.runtime import DivergedError, UserError, is_main_process, well_formed
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -60,8 +60,9 @@ class Session:
         if error is not None and self._opened:
             done = ", ".join(self.results["parts"]) or "no part yet"
             where = f" in part {self._now!r}" if self._now else ""
-            error.last_words = (f"Stopped{where}. Complete and kept in {reporting.shown(self.folder)}: {done}. "
-                                "The same command with --resume goes on from there.")
+            error.last_words = f"Stopped{where}. Complete and kept in {reporting.shown(self.folder)}: {done}."
+            if not isinstance(error, DivergedError):
+                error.last_words += " The same command with --resume goes on from there."
         if self._lock:
             self._lock.release()
 

@@ -11,7 +11,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from utils import hub, reporting, runtime
 from utils.checkpoints import Checkpoint
-from utils.runtime import UserError, is_main_process
+from utils.runtime import DivergedError, UserError, is_main_process
 
 
 class OneDevice(TrainingArguments):
@@ -76,9 +76,9 @@ class Progress(TrainerCallback):
         for name, number in (logs or {}).items():  # losses, gradients, metrics
             if isinstance(number, float) and not math.isfinite(number):
                 self.bar.close()
-                raise UserError(f"the training diverged: its {name} is {number} at step "
-                                f"{state.global_step}; choose a learning rate below "
-                                f"{args.learning_rate:g} in PRESETS, and start afresh")
+                raise DivergedError(f"the training diverged: its {name} is {number} at step "
+                                    f"{state.global_step}; choose a learning rate below "
+                                    f"{args.learning_rate:g} in PRESETS, and start afresh")
         values = [f"{key.removeprefix('eval_')} {value:.3f}" for key, value in (logs or {}).items()
                   if key in ("eval_accuracy", "eval_f1", "eval_loss", "eval_perplexity")]
         if values and is_main_process():
