@@ -1,1 +1,4 @@
-"""The plumbing of exercise 4: back ends, conversation, retrieval, terminal and page. It never imports the script."""
+"""The plumbing of exercise 4: back ends, conversation, retrieval, terminal and page.
+
+It never imports the script.
+"""

@@ -16,8 +16,9 @@ Message = dict[str, str]  # {"role": "system", "user" or "assistant", "content":
 class BackendError(Exception):
     """No answer, or no whole one. Its text is a sentence or two: what happened, and what to do.
 
-    too_long: whether the messages did not fit into the model's context. empty: whether the model was
-    reached, but said nothing that can be used. Either is a wrong answer where answers are scored.
+    too_long: whether the messages did not fit into the model's context. empty: whether the model
+    was reached, but said nothing that can be used. Either is a wrong answer where
+    answers are scored.
     """
 
     def __init__(self, text: str, too_long: bool = False, empty: bool = False) -> None:
@@ -27,7 +28,7 @@ class BackendError(Exception):
 
 @dataclass(frozen=True)
 class Options:
-    """How to answer. temperature None: the model's own default; 0: the likeliest token each time."""
+    """How to answer. temperature None: the model's default; 0: the likeliest token each time."""
 
     max_new_tokens: int = 256
     temperature: float | None = None
@@ -50,7 +51,7 @@ class Reply:
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     reused_tokens: int = 0  # of the prompt, whose keys and values were kept from the turn before
-    notes: tuple[str, ...] = ()  # what else the user should know, such as a setting that was refused
+    notes: tuple[str, ...] = ()  # what else the user should know, such as a refused setting
 
 
 class Backend(Protocol):

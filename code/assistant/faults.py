@@ -115,7 +115,7 @@ def seconds_to_wait(error: Exception) -> float | None:
 
 
 def is_loading(error: Exception) -> bool:
-    """Whether a server says that it is loading its model, as llama.cpp's does, so that one waits."""
+    """Whether a server says that it is loading its model, as llama.cpp's does, so one waits."""
     said = str(getattr(error, "body", None)).lower()
     return getattr(error, "status_code", None) == 503 and "loading" in said
 

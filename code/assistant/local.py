@@ -32,14 +32,14 @@ TEMPERATURE, TOP_P = 0.2, 0.9  # SmolLM2's model card; where a model brings its 
 class Int8Linear(nn.Module):
     """A linear layer that keeps its weights as 8-bit integers and reads them so for a single token.
 
-    That reads every weight once and multiplies it once, so memory sets the pace, and a quarter of the
-    bytes is up to four times the speed. The product is a sum of the columns of W weighted by the
-    inputs, y = sum_i x_i W[:, i], which is what an embedding bag computes: torch's, made for the
-    tables of recommender models, reads 8-bit rows with a scale and an offset each. Columns are cut
-    into blocks, a bag each, so that the sums stay in registers and several threads share the work. A
-    weight is off by half a step at the most, (largest - least of its block) / 510. (torch's own
-    quantize_dynamic is deprecated, and rounds the inputs as well, by the largest of a whole prompt:
-    what is kept from turn to turn would then change what is said.)
+    That reads every weight once and multiplies it once, so memory sets the pace, and a quarter of
+    the bytes is up to four times the speed. The product is a sum of the columns of W weighted by
+    the inputs, y = sum_i x_i W[:, i], which is what an embedding bag computes: torch's, made for
+    the tables of recommender models, reads 8-bit rows with a scale and an offset each. Columns are
+    cut into blocks, a bag each, so that the sums stay in registers and several threads share the
+    work. A weight is off by half a step at the most, (largest - least of its block) / 510.
+    (torch's own quantize_dynamic is deprecated, and rounds the inputs as well, by the largest of a
+    whole prompt: what is kept from turn to turn would then change what is said.)
     """
 
     def __init__(self, linear: nn.Linear) -> None:
@@ -53,7 +53,8 @@ class Int8Linear(nn.Module):
     def weight(self) -> torch.Tensor:
         """The same numbers as float32, (outputs, inputs)."""
         rows = torch.ops.quantized.embedding_bag_byte_unpack(self.packed)
-        return rows.view(-1, self.inputs, BLOCK).transpose(1, 2).reshape(-1, self.inputs)[:self.outputs]
+        return (rows.view(-1, self.inputs, BLOCK).transpose(1, 2)
+                .reshape(-1, self.inputs)[:self.outputs])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x: (..., inputs), float32; returns (..., outputs)."""
@@ -91,8 +92,8 @@ class Prefix:
     whole: bool = True  # False while a step is under way: layers may differ in length
 
     def keep_common(self, ids: list[int]) -> bool:
-        """Cut it to what it has in common with `ids`, at most all but the last; False if it cannot be
-        cut, as a layer with a sliding window has forgotten the older tokens."""
+        """Cut it to what it has in common with `ids`, at most all but the last; False if it cannot
+        be cut, as a layer with a sliding window has forgotten the older tokens."""
         common = 0
         while common < min(len(self.ids), len(ids) - 1) and self.ids[common] == ids[common]:
             common += 1
@@ -105,7 +106,7 @@ class Prefix:
 
 
 class Local:
-    """A Hugging Face chat model as a back end, see backends.Backend, for several chats at a time."""
+    """A Hugging Face chat model as a back end, see backends.Backend, for several chats at once."""
 
     where, exact = "on this computer", True
 
@@ -114,16 +115,16 @@ class Local:
         """Load the model. Raises UserError if it cannot be loaded or is not made for chats.
 
         int8: weights as 8-bit integers, on a CPU; None: where that is faster (x86), tiny models
-        aside. reuse: keep keys and values from turn to turn. In float32 that changes no text; a GPU's
-        bfloat16 rounds coarsely enough for two equally good words to change places.
+        aside. reuse: keep keys and values from turn to turn. In float32 that changes no text; a
+        GPU's bfloat16 rounds coarsely enough for two equally good words to change places.
         """
         checkpoints.check_family(checkpoint, "decoder")
         self.name, self.reuse = checkpoint.name, reuse
         self.tokenizer = checkpoints.load(AutoTokenizer, checkpoint)
         if not self.tokenizer.chat_template:
-            raise UserError(f"model {checkpoint.name!r} has no chat template, so it was not trained to "
-                            "converse: name an instruction-tuned one with --model, such as "
-                            "HuggingFaceTB/SmolLM2-135M-Instruct")
+            raise UserError(f"model {checkpoint.name!r} has no chat template, so it was not "
+                            "trained to converse: name an instruction-tuned one with --model, such "
+                            "as HuggingFaceTB/SmolLM2-135M-Instruct")
         if int8 is None:
             int8 = (device == "cpu" and checkpoint.source != "tiny"
                     and "fbgemm" in torch.backends.quantized.supported_engines)
@@ -141,7 +142,8 @@ class Local:
                  if token.special}.union(self.tokenizer.all_special_tokens)
         longest_first = sorted(map(re.escape, marks), key=len, reverse=True)
         self._special = re.compile("|".join(longest_first) or "(?!)")
-        parameters = inspect.signature(self.model.forward).parameters  # renamed in transformers 5.40
+        parameters = inspect.signature(self.model.forward).parameters
+        # Renamed in transformers 5.40.
         self._cache_name = "cache" if "cache" in parameters else "past_key_values"
         self._kept: deque[Prefix] = deque(maxlen=1)  # of the last answer; who answers takes it out
 
@@ -150,9 +152,9 @@ class Local:
         return len(self._encode(messages))
 
     def stream(self, messages: list[Message], options: Options) -> Generator[str, None, Reply]:
-        """Yield the answer in pieces; "" now and then while a long prompt is read or the model thinks,
-        so that it can be stopped there. Raises BackendError if the messages leave no room for an
-        answer, or the model fails."""
+        """Yield the answer in pieces; "" now and then while a long prompt is read or the model
+        thinks, so that it can be stopped there. Raises BackendError if the messages leave no room
+        for an answer, or the model fails."""
         ids = self._encode(messages)
         room = self.context - len(ids) if self.context else options.max_new_tokens
         if room < 1:
@@ -173,13 +175,14 @@ class Local:
             if self.reuse and prefix.whole:
                 self._kept.append(prefix)
         notes = ("ended, as it went round in circles",) if in_a_loop(answer) else ()
-        return Reply(text, "length" if len(answer) == limit else "stop", len(ids), len(answer), reused,
-                     notes)
+        return Reply(text, "length" if len(answer) == limit else "stop", len(ids), len(answer),
+                     reused, notes)
 
     def _encode(self, messages: list[Message]) -> list[int]:
         messages = [{**message, "content": self._plain(message["content"])} for message in messages]
         try:
-            return self.tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
+            return self.tokenizer.apply_chat_template(
+                messages, add_generation_prompt=True)["input_ids"]
         except jinja2.TemplateError as error:
             raise BackendError(f"The chat template of {self.name} does not take these messages "
                                f"({hub.one_line(error)}).") from None
@@ -257,8 +260,8 @@ def choose(logits: torch.Tensor, temperature: float, top_p: float,
 
 
 def in_a_loop(tokens: list[int]) -> bool:
-    """Whether a text ends with a run of tokens, three times or more, 48 tokens or more together: small
-    models seldom find out of that. in_a_loop([1, 2] * 24) is True."""
+    """Whether a text ends with a run of tokens, three times or more, 48 tokens or more together:
+    small models seldom find out of that. in_a_loop([1, 2] * 24) is True."""
     times = {size: max(3, -(-48 // size)) for size in range(1, 65)}
     return len(tokens) >= 48 and any(tokens[-size * n:] == tokens[-size:] * n
                                      for size, n in times.items())

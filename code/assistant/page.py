@@ -29,13 +29,16 @@ CSS = """
 .gradio-container { max-width: 1180px !important; margin: 0 auto !important; }
 #chat .placeholder-content { padding: 0 1.5rem; }
 #side { order: 2; } #side label { width: 100%; } #title p { opacity: 0.75; margin: 0; }
-.about { opacity: 0.65; font-size: 0.82em; } .problem { color: #b3261e; } .dark .problem { color: #ffb4ab; }
+.about { opacity: 0.65; font-size: 0.82em; }
+.problem { color: #b3261e; } .dark .problem { color: #ffb4ab; }
 #sent textarea { font-family: ui-monospace, monospace; font-size: 0.82em; }
 """
-EMPTY = ("**Ask a question.**\n\nWith the technique *retrieval* the course's guide answers, with links to "
-         "its sections. Change the technique and press *Retry* below an answer to see what it does.")
-STYLE = ("<meta charset=utf-8><meta name=viewport content='width=device-width'><style>:root{color-scheme:"
-         "light dark;font-family:system-ui;line-height:1.5}body{max-width:50rem;margin:auto;padding:1rem}"
+EMPTY = ("**Ask a question.**\n\nWith the technique *retrieval* the course's guide answers, with "
+         "links to its sections. Change the technique and press *Retry* below an answer to see "
+         "what it does.")
+STYLE = ("<meta charset=utf-8><meta name=viewport content='width=device-width'><style>"
+         ":root{color-scheme:light dark;font-family:system-ui;line-height:1.5}"
+         "body{max-width:50rem;margin:auto;padding:1rem}"
          "pre{overflow-x:auto}img{max-width:100%}:target{background:Highlight}</style>")
 
 
@@ -47,8 +50,8 @@ def check_port(port: int) -> None:
         socket.create_server((ADDRESS, port)).close()
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or "a port is at most 65535"
-        raise UserError(f"--port {port}: cannot be opened ({reason}): choose another one, or end what "
-                        "uses it, perhaps another page of this script") from None
+        raise UserError(f"--port {port}: cannot be opened ({reason}): choose another one, or end "
+                        "what uses it, perhaps another page of this script") from None
 
 
 def serve(chat: Chat, ask: Callable[..., Turns], port: int) -> dict:
@@ -92,14 +95,17 @@ def launch(demo, port: int) -> None:
                 enable_monitoring=False, pwa=False, mcp_server=False, max_file_size=1, css=CSS,
                 theme=gr.themes.Soft(primary_hue="blue", font=["system-ui", "sans-serif"],
                                      font_mono=["ui-monospace", "monospace"]),
-                app_kwargs={"middleware": [here, Middleware(OwnPictures)], "docs_url": None, "redoc_url": None,
+                app_kwargs={"middleware": [here, Middleware(OwnPictures)],
+                            "docs_url": None, "redoc_url": None,
                             "routes": [Route("/guide/{name}", guide_page),
-                                       Mount("/guide/images", StaticFiles(directory=GUIDE / "images"))]})
+                                       Mount("/guide/images",
+                                             StaticFiles(directory=GUIDE / "images"))]})
 
 
 def build(chat: Chat, ask: Callable[..., Turns]):
     """The page as Gradio's Blocks."""
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before the import: nothing leaves this computer
+    # Before the import: nothing leaves this computer.
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     import gradio as gr
 
@@ -108,16 +114,19 @@ def build(chat: Chat, ask: Callable[..., Turns]):
 
     context = f", {chat.backend.context:,} tokens of context" if chat.backend.context else ""
     personas = [("as given at the start" if chat.conversation.system else "none", "")]
-    personas += [(f"{name}: {who['description']}", name) for name, who in chat.data["personas"].items()]
+    personas += [(f"{name}: {who['description']}", name)
+                 for name, who in chat.data["personas"].items()]
     loaded: list = [message for turn in chat.conversation.turns
                     for message in ({"role": "user", "content": guarded(turn.user)}, shown(turn))]
     with gr.Blocks(title="AI assistant", analytics_enabled=False) as demo:
-        gr.Markdown(f"# An AI assistant\n{literal(f'{chat.backend.name}, {chat.backend.where}{context}')}",
+        gr.Markdown("# An AI assistant\n"
+                    f"{literal(f'{chat.backend.name}, {chat.backend.where}{context}')}",
                     elem_id="title")
         with gr.Row():
             with gr.Column(scale=1, min_width=290, elem_id="side"):
                 technique = gr.Radio(
-                    [(f"{name}: {each.description}", name) for name, each in chat.techniques.items()],
+                    [(f"{name}: {each.description}", name)
+                     for name, each in chat.techniques.items()],
                     value=chat.technique, label="Prompting technique", elem_id="technique")
                 persona = gr.Dropdown(personas, value="", label="Persona (system prompt)")
                 with gr.Accordion("What was sent to the model", open=False, elem_id="prompt"):
@@ -125,15 +134,19 @@ def build(chat: Chat, ask: Callable[..., Turns]):
                                       elem_id="sent")
             with gr.Column(scale=3, min_width=320):
                 chat_interface = gr.ChatInterface(
-                    answer, additional_inputs=[technique, persona, gr.State(dict(enumerate(chat.conversation.turns)))],
+                    answer,
+                    additional_inputs=[technique, persona,
+                                       gr.State(dict(enumerate(chat.conversation.turns)))],
                     additional_outputs=[sent], api_visibility="private", show_progress="hidden",
                     chatbot=gr.Chatbot(loaded, show_label=False, height="62vh", placeholder=EMPTY,
                                        buttons=["copy"], feedback_options=None, latex_delimiters=[],
                                        allow_tags=False, elem_id="chat"),
-                    textbox=gr.Textbox(placeholder="Your question; Enter sends it", show_label=False,
-                                       submit_btn=True, stop_btn=True, autofocus=True, elem_id="box"))
+                    textbox=gr.Textbox(placeholder="Your question; Enter sends it",
+                                       show_label=False, submit_btn=True, stop_btn=True,
+                                       autofocus=True, elem_id="box"))
                 chatbot = chat_interface.chatbot
-                chat_interface.textbox.stop(stopped, chatbot, [chatbot, chat_interface.chatbot_state],
+                chat_interface.textbox.stop(stopped, chatbot,
+                                            [chatbot, chat_interface.chatbot_state],
                                             queue=False, api_visibility="private")
     return demo
 
@@ -142,8 +155,9 @@ def converse(chat: Chat, ask: Callable[..., Turns], question: str, history: list
              technique: str, persona: str, turns: dict[int, Turn]) -> Iterator[tuple[dict, str]]:
     """Yield the message to show, again and again, and what was sent to the model.
 
-    history: the messages on the page. turns: those of this tab, by their place among the questions on
-    the page; a question that failed has none, and what was retried or cleared there goes here, too.
+    history: the messages on the page. turns: those of this tab, by their place among the
+    questions on the page; a question that failed has none, and what was retried or cleared there
+    goes here, too.
     """
     place = sum(message["role"] == "user" for message in history)
     for gone in [each for each in turns if each >= place]:
@@ -184,13 +198,14 @@ def prompt(chat: Chat) -> str:
 
 
 def shown(turn: Turn) -> dict:
-    """An answer as Gradio wants it: what the guide says, the model's words, what is known about them.
-    Each is Markdown of its own: an open code fence ends with its text."""
+    """An answer as Gradio wants it: what the guide says, the model's words, what is known about
+    them. Each is Markdown of its own: an open code fence ends with its text."""
     parts = [guarded(turn.assistant) or "…"]
     if turn.sources:
         links = {f"[{literal(each.heading)}](/guide/{each.link})": literal(each.quote)
                  for each in turn.sources}
-        quoted = "\n\nand ".join(f"in {link}:\n\n> {quote}" for link, quote in links.items() if quote)
+        quoted = "\n\nand ".join(f"in {link}:\n\n> {quote}"
+                                 for link, quote in links.items() if quote)
         others = " · ".join(link for link, quote in links.items() if not quote)
         also = f"\n\nSee also {others}" * bool(others)
         parts.insert(0, f"**The guide says** {quoted}{also}")
@@ -214,15 +229,15 @@ def problem(text: str) -> dict:
 
 
 def guarded(text: str) -> str:
-    """Markdown in which HTML and pictures are text, those in code aside, where they are text already.
+    """Markdown in which HTML and pictures are text, those in code aside, which are text already.
 
     guarded("<b> `<b>` ![x](y)") is "&lt;b> `<b>` !\\[x](y)".
     """
     def outside_code(part: str) -> str:
         return re.sub(r"!(?=\[)", r"!\\", re.sub(r"<(?=[a-zA-Z/!?])", "&lt;", part))
 
-    parts = re.split(r"(^ {0,3}```.*?(?:^ {0,3}```|\Z)|(?<!`)`[^`\n]+`(?!`))", reporting.printable(text),
-                     flags=re.DOTALL | re.MULTILINE)
+    parts = re.split(r"(^ {0,3}```.*?(?:^ {0,3}```|\Z)|(?<!`)`[^`\n]+`(?!`))",
+                     reporting.printable(text), flags=re.DOTALL | re.MULTILINE)
     return "".join(part if i % 2 else outside_code(part) for i, part in enumerate(parts))
 
 

@@ -215,8 +215,8 @@ class Server:
                     body.extend(block)
                     yield block
 
-            # The client drops in silence what is no event.
-            reply.response.iter_bytes = remember  # type: ignore[method-assign, assignment]  # on this object alone
+            # The client drops in silence what is no event. Set on this object alone.
+            reply.response.iter_bytes = remember  # type: ignore[method-assign, assignment]
             with reply:
                 for chunk in reply:
                     yield chunk

@@ -41,8 +41,7 @@ def is_interactive() -> bool:
 
 
 def as_text(turn: Turn, width: int = WIDTH) -> str:
-    """What the guide says, in lines of a width, and then, marked as the model's, what the model says.
-    """
+    """What the guide says, in lines of a width, and then, marked as such, the model's own words."""
     if not turn.sources:
         return turn.assistant
     lines: list[str] = []
@@ -57,7 +56,8 @@ def folded(text: str, width: int) -> str:
     """The text, as long as before, with a line's end for the last space that fits into each line.
     folded("one two three", 8) is "one two\nthree".
     """
-    return re.sub(rf"(.{{1,{width}}})( |$)", lambda line: line[1] + "\n" * len(line[2]), text, flags=re.M)
+    return re.sub(rf"(.{{1,{width}}})( |$)", lambda line: line[1] + "\n" * len(line[2]), text,
+                  flags=re.M)
 
 
 def settled(text: str) -> str:
@@ -117,8 +117,8 @@ class Terminal:
         self.own: str | None = None  # the name of this chat's file, free to be replaced
 
     def run(self) -> dict:
-        """Read lines until their end, /quit, or Ctrl-C at the prompt. Raises UserError in the end if
-        lines of a pipe failed. From a pipe, Ctrl-C ends all of it: KeyboardInterrupt passes."""
+        """Read lines until their end, /quit, or Ctrl-C at the prompt. Raises UserError in the end
+        if lines of a pipe failed. From a pipe, Ctrl-C ends all of it: KeyboardInterrupt passes."""
         if hasattr(sys.stdin, "reconfigure"):
             sys.stdin.reconfigure(errors="replace")  # a byte of another encoding becomes U+FFFD
         if self.interactive:
@@ -170,8 +170,8 @@ class Terminal:
         """Call the method of a command. An unknown one is not sent to the model."""
         name, _, rest = line[1:].partition(" ")
         if name.lower() not in COMMANDS:
-            raise UserError(f"there is no command /{name}: see /help; to send text that begins with a "
-                            "slash, type //")
+            raise UserError(f"there is no command /{name}: see /help; to send text that begins "
+                            "with a slash, type //")
         getattr(self, name.lower())(rest.strip())
 
     def tell(self, text: str, style: str) -> None:
@@ -224,8 +224,8 @@ class Terminal:
         reporting.table("", ["technique", ""], [
             [("* " if name == self.chat.technique else "  ") + name, technique.description]
             for name, technique in self.chat.techniques.items()])
-        reporting.say(f"few-shot may be followed by one of {', '.join(self.chat.data['few_shot'])}; "
-                      "json by keys.")
+        reporting.say("few-shot may be followed by one of "
+                      f"{', '.join(self.chat.data['few_shot'])}; json by keys.")
 
     def reset(self, _: str) -> None:
         self.chat.conversation.reset()
@@ -255,8 +255,8 @@ class Terminal:
         name = checked(names[0]) if names else self.own
         path = self.folder / f"{name}.json"
         if path.exists() and name != self.own and "--force" not in words:
-            raise UserError(f"there is a saved conversation {name} already: choose another name, or "
-                            f"replace it with /save {name} --force")
+            raise UserError(f"there is a saved conversation {name} already: choose another name, "
+                            f"or replace it with /save {name} --force")
         self.chat.conversation.save(path)
         self.own = name
         reporting.say(f"Saved in {reporting.shown(path)}")
@@ -278,6 +278,6 @@ def checked(name: str) -> str:
     """The name of a saved chat, if it is one. Raises UserError."""
     name = name.removesuffix(".json")
     if not NAME.fullmatch(name):
-        raise UserError(f"{name!r} cannot be the name of a saved conversation: use up to 64 letters "
-                        "a-z, digits, - and _")
+        raise UserError(f"{name!r} cannot be the name of a saved conversation: use up to 64 "
+                        "letters a-z, digits, - and _")
     return name

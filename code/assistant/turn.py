@@ -20,8 +20,8 @@ Turns = Generator[Turn, None, None]  # one turn, again and again while it grows;
 GUIDE = REPOSITORY / "guides"
 SECTIONS = 3  # of the guide, that are sent with a question
 VOTE_TEMPERATURE = 0.7  # samples that shall vote must differ
-NOT_IN_THE_GUIDE = ("The guide has nothing on this, as far as its search can tell. Name the subject in "
-                    "your question, or choose another technique to ask the model alone.")
+NOT_IN_THE_GUIDE = ("The guide has nothing on this, as far as its search can tell. Name the "
+                    "subject in your question, or choose another technique to ask the model alone.")
 
 
 @dataclass
@@ -49,9 +49,9 @@ class Chat:
     """A conversation with a back end, and how its next turn is to go.
 
     data: of conversation_examples.json. techniques: name -> technique. context: tokens, if fewer
-    than the back end's. open_tutor: gives the index of the guide, rank: ranks its vectors. material:
-    for the techniques, if the settings shall not decide it. sent: what the newest turn sent first.
-    Raises UserError if the context leaves no room for a question.
+    than the back end's. open_tutor: gives the index of the guide, rank: ranks its vectors.
+    material: for the techniques, if the settings shall not decide it. sent: what the newest turn
+    sent first. Raises UserError if the context leaves no room for a question.
     """
 
     backend: Backend
@@ -185,8 +185,9 @@ def note_down(reply: Reply, turn: Turn, options: Options) -> None:
 def empty_answer(turn: Turn, options: Options) -> BackendError:
     """What to tell the user when the model has ended its answer before it began."""
     if turn.finish_reason == "length":  # spent on thoughts
-        return BackendError(f"The model used up its {options.max_new_tokens} tokens before the first "
-                            "word of its answer: allow more with --max-new-tokens.", empty=True)
+        return BackendError(f"The model used up its {options.max_new_tokens} tokens before the "
+                            "first word of its answer: allow more with --max-new-tokens.",
+                            empty=True)
     return BackendError("The model answered with nothing: ask in other words, or try again.",
                         empty=True)
 
@@ -196,7 +197,8 @@ def about(turn: Turn) -> str:
     facts = []
     if turn.completion_tokens is not None:
         reused = f" ({turn.reused_tokens} reused)" if turn.reused_tokens else ""
-        read = "" if turn.prompt_tokens is None else f" after a prompt of {turn.prompt_tokens}{reused}"
+        read = ("" if turn.prompt_tokens is None else
+                f" after a prompt of {turn.prompt_tokens}{reused}")
         facts.append(f"{turn.completion_tokens} tokens{read}, {turn.seconds:.1f} s")
     if turn.left_out:
         facts.append(f"left out the oldest {turn.left_out} turn{'s' * (turn.left_out > 1)}, which "
@@ -229,7 +231,7 @@ def make_chat(settings, data: dict, techniques: dict, rank: Callable, backend: B
 
 
 def open_tutor(settings) -> GuideIndex:
-    """The index of the guide: with the encoder, or by words alone if there is none, which it says."""
+    """The guide's index: with the encoder, or by words alone if there is none, which it says."""
     from assistant.retrieval import GuideIndex
     from utils import checkpoints, packaged, runtime
 
@@ -266,5 +268,6 @@ def check_technique(data: dict, techniques: dict, name: str, *details: str) -> N
 def persona_prompt(data: dict, name: str) -> str:
     """The system prompt of a persona. Raises UserError if it is unknown."""
     if name not in data["personas"]:
-        raise UserError(f"there is no persona {name!r}: choose one of {', '.join(data['personas'])}")
+        raise UserError(f"there is no persona {name!r}: choose one of "
+                        f"{', '.join(data['personas'])}")
     return data["personas"][name]["system"]

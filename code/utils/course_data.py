@@ -88,9 +88,9 @@ def load_tutor_questions(path: Path = REPOSITORY / "data" / "tutor_questions.jso
 
     "answer" holds regular expressions that a section (or a quotation) which answers the question
     contains, all of them; it is missing if the guide has nothing on it. The split "tuning" chose
-    how to search and when to refuse; "frozen" ones were written before, and never used for that. Once
-    their figures have led to a change, they are tuning questions too, and new ones are written: so
-    it went with the first 134, which were asked to measure an earlier search.
+    how to search and when to refuse; "frozen" ones were written before, and never used for that.
+    Once their figures have led to a change, they are tuning questions too, and new ones are
+    written: so it went with the first 134, which were asked to measure an earlier search.
     """
     return _load(path, QUESTIONS)
 

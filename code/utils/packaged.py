@@ -176,7 +176,8 @@ def _unpack_reviews(archive: Path, folder: Path) -> None:
 def _read_member(archive: tarfile.TarFile, name: str) -> bytes:
     """A file of an archive, in whatever folder it is there."""
     return next(file.read() for member in archive.getmembers()
-                if PurePosixPath(member.name).name == name and (file := archive.extractfile(member)))
+                if PurePosixPath(member.name).name == name
+                and (file := archive.extractfile(member)))
 
 
 PACKAGES = {

@@ -1,4 +1,7 @@
-"""The drawings of the exercises: numbers in, a matplotlib figure out. `reporting.save_figure` writes it as PNG."""
+"""The drawings of the exercises: numbers in, a matplotlib figure out.
+
+`reporting.save_figure` writes it as PNG.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,15 @@ import sys
 
 
 def figure(rows: int = 1, columns: int = 1, figsize: tuple[float, float] | None = None, **options):
-    """(figure, axes) as from `plt.subplots`, but without pyplot: a notebook's own plots stay as they are."""
+    """(figure, axes) as from `plt.subplots`, but without pyplot: a notebook's own plots stay
+    as they are."""
     drawing = _figure_class()(figsize=figsize, layout="constrained")
     return drawing, drawing.subplots(rows, columns, **options)
 
 
 def _figure_class():
-    """matplotlib's Figure. Its first import fails if $MPLBACKEND is of another environment, as a notebook's may be."""
+    """matplotlib's Figure. Its first import fails if $MPLBACKEND is of another environment, as
+    a notebook's may be."""
     backend = os.environ.pop("MPLBACKEND", None) if "matplotlib" not in sys.modules else None
     from matplotlib import rcParams
     from matplotlib.figure import Figure
@@ -29,15 +34,18 @@ def _figure_class():
 def learning_curves(history: list[dict], metrics: dict[str, str]):
     """A figure of training and validation loss by step, and of other validation metrics beside it.
 
-    history: the Trainer's log_history. metrics: key in the history -> label of its curve. Returns the figure.
+    history: the Trainer's log_history. metrics: key in the history -> label of its curve.
+    Returns the figure.
     """
     fig, (left, right) = figure(1, 2, figsize=(10, 3.6))
     for key, label in (("loss", "training loss"), ("eval_loss", "validation loss")):
         points = [(row["step"], row[key]) for row in history if key in row]
-        left.plot(*zip(*points, strict=True), marker="o", markersize=3, label=label) if points else None
+        left.plot(*zip(*points, strict=True), marker="o", markersize=3,
+                  label=label) if points else None
     for key, label in metrics.items():
         points = [(row["step"], row[key]) for row in history if key in row]
-        right.plot(*zip(*points, strict=True), marker="o", markersize=3, label=label) if points else None
+        right.plot(*zip(*points, strict=True), marker="o", markersize=3,
+                   label=label) if points else None
     for axes in (left, right):
         axes.set_xlabel("step")
         axes.legend()
@@ -46,7 +54,8 @@ def learning_curves(history: list[dict], metrics: dict[str, str]):
 
 
 def bar_groups(panels: list[tuple]):
-    """Panels of grouped bars with their values on them: (title, series name -> values, names of the groups)."""
+    """Panels of grouped bars with their values on them: (title, series name -> values, names of
+    the groups)."""
     fig, all_axes = figure(1, len(panels), figsize=(5.4 * len(panels), 3.8), squeeze=False)
     for axes, (title, series, groups) in zip(all_axes[0], panels, strict=True):
         width = 0.8 / len(series)

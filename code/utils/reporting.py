@@ -19,8 +19,10 @@ def console() -> Console:
     if _console is None:
         from rich.console import Console
 
-        wide = None if os.environ.get("COLUMNS") or Console().is_terminal else 110  # for output sent to a file
-        _console = Console(highlight=False, quiet=not is_main_process(), width=wide, soft_wrap=False)
+        # 110 for output sent to a file.
+        wide = None if os.environ.get("COLUMNS") or Console().is_terminal else 110
+        _console = Console(highlight=False, quiet=not is_main_process(), width=wide,
+                           soft_wrap=False)
     return _console
 
 
@@ -28,9 +30,10 @@ _console: Console | None = None
 
 
 def printable(text: str) -> str:
-    """Text without control characters other than newline and tab: what a model writes must not steer the terminal.
+    """Text without control characters other than newline and tab.
 
-    The marks that reverse the direction of text go too: they can make it look like other text.
+    What a model writes must not steer the terminal. The marks that reverse the direction of text
+    go too: they can make it look like other text.
     """
     return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) != "Cc"
                    and not ("\u202a" <= c <= "\u202e" or "\u2066" <= c <= "\u2069"))
@@ -62,7 +65,8 @@ def table(title: str, columns: list[str], rows: list[list]) -> None:
         grid.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         grid.add_row(*(cell if isinstance(cell, Text) else
-                       Text(f"{cell:.3f}" if isinstance(cell, float) else printable(str(cell))) for cell in row))
+                       Text(f"{cell:.3f}" if isinstance(cell, float) else printable(str(cell)))
+                       for cell in row))
     console().print(grid)
 
 
@@ -82,7 +86,8 @@ def save_figure(figure, path: Path) -> Path:
     """Write a matplotlib figure as PNG, whole or not at all."""
     from utils.session import write_whole
 
-    return write_whole(path, lambda p: figure.savefig(p, format="png", dpi=120, bbox_inches="tight"))
+    return write_whole(
+        path, lambda p: figure.savefig(p, format="png", dpi=120, bbox_inches="tight"))
 
 
 def shown(path: Path) -> str:

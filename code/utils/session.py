@@ -1,4 +1,4 @@
-"""One run of an exercise, from its banner to its last line; what is finished is on the disk at once.
+"""One run of an exercise, from its banner to its last line; what is done is on the disk at once.
 
     with Session("ex_01", settings) as session:
         ...                                         # find the model and the data
@@ -36,12 +36,13 @@ NOT_COMPARED = ("output", "resume", "device")  # flags that a resumed run may ha
 
 
 class Session:
-    """A run: `device`, `folder`, `results` (what results.json holds), and how it goes on after an interruption."""
+    """A run: `device`, `folder`, `results` (what results.json holds), and how it goes on after
+    an interruption."""
 
     def __init__(self, exercise: str, settings) -> None:
-        """Quiet the libraries, seed everything, choose the device. settings: from `runtime.complete`.
+        """Quiet the libraries, seed everything, choose the device.
 
-        Raises UserError when the device asked for is not there.
+        settings: from `runtime.complete`. Raises UserError when the device asked for is not there.
         """
         self.exercise, self.settings = exercise, settings
         self.clock = runtime.Stopwatch()
@@ -60,24 +61,28 @@ class Session:
         if error is not None and self._opened:
             done = ", ".join(self.results["parts"]) or "no part yet"
             where = f" in part {self._now!r}" if self._now else ""
-            error.last_words = f"Stopped{where}. Complete and kept in {reporting.shown(self.folder)}: {done}."
+            error.last_words = (f"Stopped{where}. Complete and kept in "
+                                f"{reporting.shown(self.folder)}: {done}.")
             if not isinstance(error, DivergedError):
                 error.last_words += " The same command with --resume goes on from there."
         if self._lock:
             self._lock.release()
 
-    def open(self, title: str, run: dict, facts: dict, disk_mb: float = 0, memory_mb: float = 0) -> None:
-        """Claim the output folder, take over what an interrupted run finished, and print the banner.
+    def open(self, title: str, run: dict, facts: dict, disk_mb: float = 0,
+             memory_mb: float = 0) -> None:
+        """Claim the output folder, take over what an interrupted run finished, print the banner.
 
-        run: model, source, data and the like, for results.json; a resumed run must have the same. facts: lines of the
-        banner. disk_mb, memory_mb: what the run is about to need. Raises UserError if the folder cannot be written, is
-        in use, holds something else's files or another run's (with --resume), or if room or memory is short.
+        run: model, source, data and the like, for results.json; a resumed run must have the same.
+        facts: lines of the banner. disk_mb, memory_mb: what the run is about to need. Raises
+        UserError if the folder cannot be written, is in use, holds something else's files or
+        another run's (with --resume), or if room or memory is short.
         """
         from importlib.metadata import version
 
         self.results = {
             "exercise": self.exercise,
-            "settings": _plain({k: v for k, v in vars(self.settings).items() if k not in NOT_COMPARED}),
+            "settings": _plain({k: v for k, v in vars(self.settings).items()
+                                if k not in NOT_COMPARED}),
             "run": {"device": self.device, "precision": runtime.precision(self.device),
                     "python": platform.python_version(), "torch": version("torch"),
                     "transformers": version("transformers"), "processor": platform.machine(),
@@ -91,26 +96,28 @@ class Session:
                 self._check_same(earlier, run)
                 self.results["parts"], self._before = earlier["parts"], earlier["minutes"]
             elif is_main_process():
-                shutil.rmtree(self.checkpoints, ignore_errors=True)  # of a run that is started afresh
+                # Those of a run that is started afresh.
+                shutil.rmtree(self.checkpoints, ignore_errors=True)
             if is_main_process():  # which alone makes the folder
                 _check_room(self.folder, disk_mb, memory_mb)
             self._save()
         except OSError as error:
             if runtime.is_full_disk(error):
                 raise
-            raise UserError(f"--output {self.settings.output}: cannot write there ({error.strerror}); choose another "
-                            "folder") from None
+            raise UserError(f"--output {self.settings.output}: cannot write there "
+                            f"({error.strerror}); choose another folder") from None
         self._opened = True
         reporting.banner(title, {**facts, "output": reporting.shown(self.folder)})
 
-    def part(self, name: str, title: str, look_at: str, compute: Callable[[], dict], show: Callable | None = None,
-             everywhere: bool = False) -> dict:
-        """Run one part of the lesson, keep what it measured, show it; return it as results.json holds it.
+    def part(self, name: str, title: str, look_at: str, compute: Callable[[], dict],
+             show: Callable | None = None, everywhere: bool = False) -> dict:
+        """Run a part of the lesson, keep what it measured, show it; return it as in results.json.
 
-        compute: () -> numbers, strings, lists and dicts (arrays and tensors become lists). show: (those, folder) ->
-        None. A part that an interrupted run completed is not computed again; one that needs a task which a student has
-        not written yet is left out. everywhere: whether torchrun's other
-        processes take part as well; else they get {}. Raises UserError if a number is not finite.
+        compute: () -> numbers, strings, lists and dicts (arrays and tensors become lists). show:
+        (those, folder) -> None. A part that an interrupted run completed is not computed again; one
+        that needs a task which a student has not written yet is left out. everywhere: whether
+        torchrun's other processes take part as well; else they get {}. Raises UserError if a number
+        is not finite.
         """
         if not (everywhere or is_main_process()):
             return {}
@@ -130,8 +137,9 @@ class Session:
             if not is_main_process():
                 return value
             if not_finite := [key for key, numbers in value.items() if not _is_finite(numbers)]:
-                raise UserError(f"part {name!r} gave a number that is not finite, in {', '.join(not_finite)}: look for "
-                                "a mean of nothing or a division by zero in the code and data that it comes from")
+                raise UserError(f"part {name!r} gave a number that is not finite, in "
+                                f"{', '.join(not_finite)}: look for a mean of nothing or a "
+                                "division by zero in the code and data that it comes from")
             self.results["parts"][name] = value
             self._save()
         value = self.results["parts"][name]
@@ -152,7 +160,8 @@ class Session:
             self._save()
             shutil.rmtree(self.checkpoints, ignore_errors=True)
             reporting.say(f"\nDone in {self.results['minutes']:.1f} minutes, peak memory "
-                          f"{self.results['peak_memory_mb']:.0f} MB. {where} {reporting.shown(self.folder)}")
+                          f"{self.results['peak_memory_mb']:.0f} MB. {where} "
+                          f"{reporting.shown(self.folder)}")
         return self.results
 
     @property
@@ -174,56 +183,62 @@ class Session:
         if not is_main_process():
             return
         if str(self.folder) != well_formed(str(self.folder)):  # in which no tokenizer can be saved
-            raise UserError(f"--output {self.folder}: its name has a byte that is no UTF-8; choose another folder")
+            raise UserError(f"--output {self.folder}: its name has a byte that is no UTF-8; choose "
+                            "another folder")
         others = [p for p in self.folder.iterdir()
                   if not p.name.startswith((".", "partial-")) and p.name != "chats"] \
             if self.folder.is_dir() else []  # exercise 4 saves chats there, also without a run
         if others and self._earlier().get("exercise") != self.exercise:
-            raise UserError(f"--output {self.folder}: the folder belongs to {self._earlier()['exercise']}; choose "
-                            "another one")
+            raise UserError(f"--output {self.folder}: the folder belongs to "
+                            f"{self._earlier()['exercise']}; choose another one")
         if self.settings.resume and not others:
-            raise UserError(f"--resume: {self.folder} holds no run to resume; leave out --resume to start one")
+            raise UserError(f"--resume: {self.folder} holds no run to resume; leave out --resume "
+                            "to start one")
         self.folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.folder / ".lock")
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            raise UserError(f"another run is writing to {self.folder}: wait for it, or choose another --output") \
-                from None
+            raise UserError(f"another run is writing to {self.folder}: wait for it, or choose "
+                            "another --output") from None
         self._lock = lock
 
     def _earlier(self) -> dict:
         """results.json of an earlier run in this folder."""
         try:
             earlier = json.loads((self.folder / RESULTS).read_text(encoding="utf-8"))
-            return {name: earlier[name] for name in ("exercise", "settings", "run", "parts", "minutes")}
+            return {name: earlier[name]
+                    for name in ("exercise", "settings", "run", "parts", "minutes")}
         except FileNotFoundError:
-            raise UserError(f"--output {self.folder}: the folder holds files that this exercise did not write; choose "
-                            "a new or empty one") from None
+            raise UserError(f"--output {self.folder}: the folder holds files that this exercise "
+                            "did not write; choose a new or empty one") from None
         except (ValueError, KeyError, TypeError):
-            raise UserError(f"{self.folder / RESULTS}: damaged; choose another --output, or delete this folder") \
-                from None
+            raise UserError(f"{self.folder / RESULTS}: damaged; choose another --output, or delete "
+                            "this folder") from None
 
     def _check_same(self, earlier: dict, run: dict) -> None:
         now = {**self.results["settings"], **_plain(run)}
         before = {**earlier["settings"], **earlier["run"]}
         for name, value in now.items():
             if before.get(name) != value:
-                raise UserError(f"--resume: the interrupted run had {name.replace('_', '-')} {before.get(name)}, this "
-                                f"command has {value}; repeat that command with --resume, or leave out --resume to "
-                                "start afresh")
+                raise UserError(f"--resume: the interrupted run had {name.replace('_', '-')} "
+                                f"{before.get(name)}, this command has {value}; repeat that "
+                                "command with --resume, or leave out --resume to start afresh")
 
     def _save(self) -> None:
         if not is_main_process():
             return
         self.results |= {"minutes": self._before + self.clock.seconds / 60,
-                         "peak_memory_mb": runtime.peak_memory_mb(), "peak_gpu_memory_mb": runtime.peak_gpu_memory_mb()}
+                         "peak_memory_mb": runtime.peak_memory_mb(),
+                         "peak_gpu_memory_mb": runtime.peak_gpu_memory_mb()}
         text = json.dumps(self.results, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-        write_whole(self.folder / RESULTS, lambda p: p.write_text(text, encoding="utf-8", newline="\n"))
+        write_whole(self.folder / RESULTS,
+                    lambda p: p.write_text(text, encoding="utf-8", newline="\n"))
 
 
 class LeftOut(dict):
-    """Stands for the numbers of a part that needs a task which is not written yet: whoever needs them needs it, too."""
+    """Stands for the numbers of a part that needs a task which is not written yet: whoever needs
+    them needs it, too."""
 
     def __init__(self, why: str) -> None:
         super().__init__()
@@ -234,9 +249,10 @@ class LeftOut(dict):
 
 
 def write_whole(final: Path, write: Callable[[Path], object]) -> Path:
-    """Let `write` make a file or folder beside its place, then move it there: it is never half there.
+    """Let `write` make a file or folder beside its place, then move it: it is never half there.
 
-    A folder cannot be replaced in one step; one that a kill left under its old name is put back first.
+    A folder cannot be replaced in one step; one that a kill left under its old name is put
+    back first.
     """
     fresh, old = (final.with_name(f"{mark}-{final.name}") for mark in ("partial", "partial-old"))
     _put_back(old, final)
@@ -275,7 +291,8 @@ def _is_finite(value) -> bool:
 
 
 def _plain(value):
-    """Arrays, tensors, tuples and paths as what JSON has; names of files may hold bytes that UTF-8 does not."""
+    """Arrays, tensors, tuples and paths as what JSON has; names of files may hold bytes that
+    UTF-8 does not."""
     if isinstance(value, dict):
         return {str(name): _plain(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -290,9 +307,11 @@ def _check_room(folder: Path, disk_mb: float, memory_mb: float) -> None:
 
     free = shutil.disk_usage(folder).free / 1e6
     if free < disk_mb:
-        raise UserError(f"--output {folder}: checkpoints and model need about {disk_mb:.0f} MB, and only {free:.0f} MB "
-                        "are free; free some space or choose another folder")
+        raise UserError(f"--output {folder}: checkpoints and model need about {disk_mb:.0f} MB, "
+                        f"and only {free:.0f} MB are free; free some space or choose another "
+                        "folder")
     free = psutil.virtual_memory().available / 1e6
     if free < memory_mb:
-        raise UserError(f"this run needs about {memory_mb:.0f} MB of memory, and only {free:.0f} MB are free: close "
-                        "other programs, or choose a smaller --model or --preset smoke")
+        raise UserError(f"this run needs about {memory_mb:.0f} MB of memory, and only {free:.0f} "
+                        "MB are free: close other programs, or choose a smaller --model or "
+                        "--preset smoke")

@@ -39,7 +39,13 @@ def save(role: str, folder: Path, seed: int = 0) -> None:
     template).
     """
     import torch
-    from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel, PreTrainedModel
+    from transformers import (
+        BertConfig,
+        BertForMaskedLM,
+        GPT2Config,
+        GPT2LMHeadModel,
+        PreTrainedModel,
+    )
 
     tokenizer = _word_pieces() if role == "encoder" else _bytes(chat=role == "chat")
     with torch.random.fork_rng(devices=[]):

@@ -40,7 +40,8 @@ def tokens(part: dict, folder: Path) -> None:
 def baselines(part: dict, folder: Path) -> None:
     impossible = "not possible: no text has a word of two letters"
     table("", ["baseline", "test accuracy"],
-          [[BASELINES[name], impossible if value is None else value] for name, value in part.items()])
+          [[BASELINES[name], impossible if value is None else value]
+           for name, value in part.items()])
 
 
 def training(part: dict, folder: Path) -> None:
@@ -65,8 +66,9 @@ def evaluation(part: dict, folder: Path) -> None:
             "{:.3f} to {:.3f}".format(*row["interval"])] for row in part["by_length"]])
     if part["mistakes"]:
         table("The most confident mistakes", ["text", "label", "predicted", "confidence"],
-              [[row["text"], movie_reviews.LABELS[row["label"]], movie_reviews.LABELS[row["predicted"]],
-                row["confidence"]] for row in part["mistakes"]])
+              [[row["text"], movie_reviews.LABELS[row["label"]],
+                movie_reviews.LABELS[row["predicted"]], row["confidence"]]
+               for row in part["mistakes"]])
     say("Which words moved the prediction, leaving each out? Green towards positive, red towards "
         "negative.")
     for words in part["influences"]:

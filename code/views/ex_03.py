@@ -16,9 +16,10 @@ def facts(checkpoint, trainable: int, parameters: int, corpus, reviews, session)
 
     return {
         "model": f"{checkpoint.name} ({checkpoint.source})", "": checkpoint.note,
-        "method": f"{session.settings.method}: {trainable:,} of {parameters:,} parameters are trained",
-        "device": f"{session.device}, training in {runtime.precision(session.device)}, measuring in "
-                  f"fp32, {runtime.threads()} threads",
+        "method": f"{session.settings.method}: {trainable:,} of {parameters:,} parameters are "
+                  "trained",
+        "device": f"{session.device}, training in {runtime.precision(session.device)}, measuring "
+                  f"in fp32, {runtime.threads()} threads",
         "corpus": described(f"{corpus.name} ({corpus.source})", corpus.note),
         "general text": described(f"reviews, {reviews.name}", reviews.note)}
 
@@ -29,14 +30,15 @@ def corpus(part: dict, folder: Path) -> None:
 
 
 def before(part: dict, folder: Path) -> None:
-    table("Held-out perplexity", ["text", "perplexity"], list(map(list, part["perplexity"].items())))
+    table("Held-out perplexity", ["text", "perplexity"],
+          list(map(list, part["perplexity"].items())))
 
 
 def training(part: dict, folder: Path) -> None:
     since = f", resumed from step {part['resumed_from_step']}" if part["resumed_from_step"] else ""
-    say(f"{part['step_seconds']:.0f} s of training steps{since}, {part['tokens_per_second']:.0f} tokens a "
-        f"second. The model of step {part['best_step']} is kept: validation perplexity "
-        f"{part['best_validation_perplexity']:.2f}.")
+    say(f"{part['step_seconds']:.0f} s of training steps{since}, "
+        f"{part['tokens_per_second']:.0f} tokens a second. The model of step {part['best_step']} "
+        f"is kept: validation perplexity {part['best_validation_perplexity']:.2f}.")
     figure = plots.learning_curves(part["history"], {"eval_perplexity": "validation perplexity"})
     reporting.save_figure(figure, folder / "learning_curves.png")
 
@@ -56,17 +58,17 @@ def after(old: dict, new: dict, folder: Path) -> None:
 
 def cost(part: dict, folder: Path) -> None:
     this, *_ = part["models"]
-    say(f"By arithmetic, this training took {part['training_flops']:.2e} floating-point operations: 6 "
-        f"for each trained parameter and token, 4 for a frozen one. It did "
-        f"{part['achieved_flops_per_second'] / 1e9:.0f} GFLOP/s; large matrices this device multiplies at "
-        f"{part['matmul_flops_per_second'] / 1e9:.0f} GFLOP/s.")
+    say(f"By arithmetic, this training took {part['training_flops']:.2e} floating-point "
+        "operations: 6 for each trained parameter and token, 4 for a frozen one. It did "
+        f"{part['achieved_flops_per_second'] / 1e9:.0f} GFLOP/s; large matrices this device "
+        f"multiplies at {part['matmul_flops_per_second'] / 1e9:.0f} GFLOP/s.")
     table("The same tokens on larger models, by that arithmetic at this speed",
           ["model", "parameters", "minutes", "GB for weights, gradients, Adam"],
           [[row["model"], f"{row['parameters'] / 1e6:,.1f} M", row["minutes"], row["gigabytes"]]
            for row in part["models"]])
-    say("In fp32 a weight takes 4 bytes, and a trained one 12 more, for its gradient and Adam's two "
-        "moments. Activations come on top; --gradient-checkpointing and --gradient-accumulation make "
-        "them smaller.")
+    say("In fp32 a weight takes 4 bytes, and a trained one 12 more, for its gradient and Adam's "
+        "two moments. Activations come on top; --gradient-checkpointing and "
+        "--gradient-accumulation make them smaller.")
 
 
 def methods(session) -> None:
@@ -86,9 +88,11 @@ def methods(session) -> None:
                                        ("tokens per second", "tokens_per_second", "{:.0f}"),
                                        ("seconds of training steps", "step_seconds", "{:.0f}"),
                                        ("saved weights, MB", "saved_mb", "{:.1f}"))]
-    rows += [["peak memory of the whole run, MB", *(f"{run['peak_memory_mb']:.0f}" for run in runs.values())]]
+    rows += [["peak memory of the whole run, MB",
+              *(f"{run['peak_memory_mb']:.0f}" for run in runs.values())]]
     if mine["peak_gpu_memory_mb"]:
-        rows += [["peak GPU memory, MB", *(f"{run['peak_gpu_memory_mb']:.0f}" for run in runs.values())]]
+        rows += [["peak GPU memory, MB",
+                  *(f"{run['peak_gpu_memory_mb']:.0f}" for run in runs.values())]]
     table("", ["measured", *runs], rows)
     if len(runs) == 1:
         say(f"Run again with --method {other} to see both side by side.")
@@ -119,10 +123,13 @@ def draw_comparison(runs: dict[str, dict], folder: Path) -> None:
                   **{name: parts["after"]["perplexity"] for name, parts in runs.items()}}
     style = first["after"]["style"]
     shares = {"base model": style["continuations before"],  # in the same colours as on the left
-              **{name: parts["after"]["style"]["continuations after"] for name, parts in runs.items()},
-              "held-out reviews": style["held-out reviews"], "held-out corpus": style["held-out corpus"]}
+              **{name: parts["after"]["style"]["continuations after"]
+                 for name, parts in runs.items()},
+              "held-out reviews": style["held-out reviews"],
+              "held-out corpus": style["held-out corpus"]}
     reporting.save_figure(plots.bar_groups([
         ("Held-out perplexity (lower is better)",
-         {name: list(values.values()) for name, values in perplexity.items()}, ["corpus", "movie reviews"]),
+         {name: list(values.values()) for name, values in perplexity.items()},
+         ["corpus", "movie reviews"]),
         ("Words characteristic of the corpus", {name: [share] for name, share in shares.items()},
          ["share of all words"])]), folder / "comparison.png")

@@ -1,4 +1,7 @@
-"""What exercise 4 prints: numbers in, nothing out. (The chat itself is in assistant/terminal.py.)"""
+"""What exercise 4 prints: numbers in, nothing out.
+
+The chat itself is in assistant/terminal.py.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,8 @@ def context(part: dict, folder: Path) -> None:
     table(f"The conversation {part['title']!r} in {part['tokens']} tokens and fewer",
           ["budget", "tokens sent", "turns left out", "begins, after the system message, with"],
           part["rows"])
-    say(f"The last question is: {part['question']!r} With the first turn goes what would answer it.")
+    say(f"The last question is: {part['question']!r} With the first turn goes what would answer "
+        "it.")
 
 
 def scored(part: dict, folder: Path) -> None:
@@ -46,12 +50,13 @@ def techniques(part: dict, folder: Path) -> None:
                      interval(row), *only, f"{row['seconds']:.0f}"])
     table("Scored tasks", ["category", "technique", "right", "95 % interval", "only it",
                            "only plain", "p", "s"], rows)
-    say("Right is: equal JSON (format); the last number (arithmetic); an accepted answer as a whole "
-        "word (context); the label and not the other one (sentiment). In the category context only "
-        "retrieval gets the passage. A technique is compared with plain on the same tasks: those that "
-        "only it, or only plain, got right. p is the chance of so uneven a split if both were equally "
-        f"good; of {compared} comparisons one below 0.05 may be chance. Always the majority label of "
-        f"the examples would get {part['sentiment_majority_baseline']:.3f} of the sentiments.")
+    say("Right is: equal JSON (format); the last number (arithmetic); an accepted answer as a "
+        "whole word (context); the label and not the other one (sentiment). In the category "
+        "context only retrieval gets the passage. A technique is compared with plain on the same "
+        "tasks: those that only it, or only plain, got right. p is the chance of so uneven a split "
+        f"if both were equally good; of {compared} comparisons one below 0.05 may be chance. "
+        "Always the majority label of the examples would get "
+        f"{part['sentiment_majority_baseline']:.3f} of the sentiments.")
 
 
 def retrieval(part: dict, folder: Path) -> None:
