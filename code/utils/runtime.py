@@ -159,7 +159,7 @@ def start(args: argparse.Namespace) -> str:
 
 
 def precision(device: str) -> str:
-    """What to train in: "bf16" where this device multiplies it faster than float32, else "fp32".
+    """What to train in: "bf16" where this device multiplies that faster than fp32, else "fp32".
 
     A CPU without AVX512_BF16 or AMX emulates bfloat16, many times slower than float32, and so does
     a GPU older than NVIDIA's Ampere (a T4, for one), which therefore trains in fp32. What is
