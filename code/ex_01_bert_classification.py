@@ -137,16 +137,17 @@ def training_order(lengths: list[int], batch_size: int, epochs: int, seed: int) 
 
 def make_trainer(session, model, tokenizer, reviews):
     """A Trainer that pads batch by batch, validates as it goes and keeps the best checkpoint."""
-    from datasets import Dataset
     from transformers import DataCollatorWithPadding, Trainer
 
     from utils import training
 
-    settings, tokens = session.settings, {}
-    for part in ("train", "validation"):
-        rows = reviews.splits[part].to_dict()
-        columns = encode(tokenizer, rows["text"], settings.max_length)
-        tokens[part] = Dataset.from_dict({**columns, "labels": rows["label"]})
+    settings = session.settings
+
+    def tokenize(rows):
+        return encode(tokenizer, rows["text"], settings.max_length)
+
+    tokens = {part: reviews.splits[part].map(tokenize, batched=True)
+              for part in ("train", "validation")}
     order = training_order([len(ids) for ids in tokens["train"]["input_ids"]],
                            settings.batch_size, settings.epochs, settings.seed)
     return Trainer(
