@@ -114,7 +114,7 @@ def kills(scratch: Path, times: int) -> None:
             kinds[code] = kinds.get(code, 0) + 1
             if not same:
                 differ.append(f"kill {i} after {wait:.1f} s: status {code} {text[-200:]!r}")
-        note(f"{exercise} {' '.join(arguments)}, {times} kills at random moments, then --resume",
+        note(f"{' '.join([exercise, *arguments])}, {times} kills at random moments, then --resume",
              f"exit statuses {kinds}, weights and results equal in {times - len(differ)} of {times}",
              "; ".join(differ[:2]))
 
@@ -279,7 +279,7 @@ def surroundings(scratch: Path, times: int) -> None:
         cache = scratch / name
         cache.mkdir()
         cache.chmod(0o555 if name == "read-only" else 0)
-        expect(f"a {name} HF_HOME", "ex_01", "--output", scratch / f"out-{name}", status=0,
+        expect(f"HF_HOME is {name}", "ex_01", "--output", scratch / f"out-{name}", status=0,
                environment={"HF_HOME": str(cache)})
         cache.chmod(0o755)
     expect("cp1252 output", "ex_02", "--output", scratch / "cp1252", status=0,
