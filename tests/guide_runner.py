@@ -324,7 +324,8 @@ def logged(exercise: str, *texts: str) -> bool:
 
 
 def shown(text: str, log: str) -> bool:
-    number = r"(?<![\w.])\d+(?:\.\d+)?(?:e\d+)?(?![\d])"
+    """Whether a text is part of a log, where its numbers may be rounded ones."""
+    number = r"(?<![\w.])\d+(?:\.\d+)?(?:e\d+)?(?!\d)"
     said = [Decimal(figure) for figure in re.findall(number, text)]
     words = [re.escape(words) for words in re.split(number, " ".join(text.split()))]
     pattern = r"(?<![\w.])(\d+(?:\.\d+)?)(?!\d)".join(words)

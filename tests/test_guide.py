@@ -157,7 +157,9 @@ def test_code_outputs_and_checks_hold(tiny, name, title):
 
 @pytest.mark.parametrize("path", [pytest.param(README, id=README.name), *GUIDE_FILES])
 def test_figures_are_those_of_the_logs(path):
-    for exercise, texts in re.findall(r'<!-- check: logged\("(ex_0\d)", (.+?)\) -->', path.read_text(encoding="utf-8")):
+    found = re.findall(r'<!-- check: logged\("(ex_0\d)", (.+?)\) -->', path.read_text(encoding="utf-8"))
+    assert found or path.name not in ("README.md", "pretrained_transformers_guide.md")
+    for exercise, texts in found:
         for text in re.findall(r'"(.+?)"', texts):
             assert guide_runner.logged(exercise, text), f"{text} is not in the log of {exercise}: say what it shows"
 
@@ -169,7 +171,6 @@ def test_figures_are_those_of_the_logs(path):
         ("after 77.44 | 78.4", True),
         ("after 77.4 | 78.3", False),
         ("after 77.5", False),
-        ("fter 77.4 | 78.38", True),
         ("7.44 | 78.38", False),
         ("MB 34e2", True),
         ("MB 33e2", False),

@@ -17,8 +17,7 @@ class BackendError(Exception):
     """No answer, or no whole one. Its text is a sentence or two: what happened, and what to do.
 
     too_long: whether the messages did not fit into the model's context. empty: whether the model
-    was reached, but said nothing that can be used. Either is a wrong answer where
-    answers are scored.
+    was reached, but said nothing that can be used. Either counts as a wrong answer in scored tasks.
     """
 
     def __init__(self, text: str, too_long: bool = False, empty: bool = False) -> None:

@@ -32,7 +32,8 @@ PASSAGE_WORDS = 110  # the encoder was trained on short texts: longer ones blur
 QUOTED_PAIRS = 3  # of sentences, of the sections found, together
 # How much words weigh beside vectors, how much readers' questions do, and the score below which the
 # guide has nothing on a question. Chosen on the "tuning" questions of data/tutor_questions.json;
-# --evaluate shows both splits. (Reciprocal rank fusion found no more, and has no score to refuse by.)
+# --evaluate shows both splits. (Reciprocal rank fusion found no more, and has no score to refuse
+# by.)
 WORDS_WEIGHT = 0.5
 QUESTIONS_WEIGHT = 0.4
 K1 = 0.4  # of BM25: near 0, whether a passage has a word counts, hardly how often
@@ -188,7 +189,8 @@ def joined(texts: list[str], chosen: list[int]) -> str:
     joined(["A.", "B.", "C.", "D."], [3, 1]) is "B. ... D."
     """
     first = min(chosen, default=0)
-    return " ".join("... " * (i - 1 not in chosen and i != first) + texts[i] for i in sorted(chosen))
+    return " ".join("... " * (i - 1 not in chosen and i != first) + texts[i]
+                    for i in sorted(chosen))
 
 
 def refers_back(question: str) -> bool:
@@ -350,21 +352,23 @@ class GuideIndex:
         best. "" for a section with none of them."""
         asked = expanded(question, self.everyday)
         query = self.encode([asked])[0] if self.checkpoint else None
-        # A self-check's question answers nothing, nor do words on a picture or code that is not quoted.
+        # A self-check's question answers nothing, nor do words on pictures or code without these.
         texts = [[text for text in sentences(hit.section.text)
                   if not text.endswith(("?", ":")) and not text.startswith("What to see")]
                  or [hit.section.text] for hit in hits]
         scored = []  # (score, place of its section, place of its first sentence there)
         for place, (hit, found) in enumerate(zip(hits, texts, strict=True)):
             pairs = [" ".join(found[i:i + 2]) for i in range(max(len(found) - 1, 1))]
-            named = [Counter(words(f"{hit.section.heading}. {pair}")) for pair in pairs]  # as for passages
+            # A pair alone may not name its subject, no more than a passage.
+            named = [Counter(words(f"{hit.section.heading}. {pair}")) for pair in pairs]
             scores = share_of_words(words(asked), named)
             if query is not None:
                 scores = WORDS_WEIGHT * scores + self.encode(pairs) @ query
             scored += [(hit.score + score, place, i) for i, score in enumerate(scores.tolist())]
         chosen: list[tuple[int, int]] = []
         for _, place, i in sorted(scored, key=lambda row: -row[0]):
-            if len(chosen) < QUOTED_PAIRS and not {(place, i - 1), (place, i), (place, i + 1)} & {*chosen}:
+            overlapping = {(place, i - 1), (place, i), (place, i + 1)}
+            if len(chosen) < QUOTED_PAIRS and not overlapping & {*chosen}:
                 chosen.append((place, i))
         return [joined(found, [i + more for there, i in chosen if there == place
                                for more in range(min(2, len(found)))])
@@ -385,8 +389,9 @@ def retrieval_measures(index: GuideIndex, questions: list[dict],
     share with its interval.
 
     recall_at_3: of the questions on the guide, those with a section that answers them among the
-    first three. quoted_answers: those whose quotations have the answer and are shown. wrong_refusals:
-    those that fall below the threshold. missed_refusals: of the other questions, those that do not.
+    first three. quoted_answers: those whose quotations have the answer and are shown.
+    wrong_refusals: those that fall below the threshold. missed_refusals: of the other questions,
+    those that do not.
     """
     result = {}
     for split in ("tuning", "frozen"):

@@ -38,14 +38,12 @@ def learning_curves(history: list[dict], metrics: dict[str, str]):
     Returns the figure.
     """
     fig, (left, right) = figure(1, 2, figsize=(10, 3.6))
-    for key, label in (("loss", "training loss"), ("eval_loss", "validation loss")):
+    curves = [(left, "loss", "training loss"), (left, "eval_loss", "validation loss"),
+              *((right, key, label) for key, label in metrics.items())]
+    for axes, key, label in curves:
         points = [(row["step"], row[key]) for row in history if key in row]
-        left.plot(*zip(*points, strict=True), marker="o", markersize=3,
-                  label=label) if points else None
-    for key, label in metrics.items():
-        points = [(row["step"], row[key]) for row in history if key in row]
-        right.plot(*zip(*points, strict=True), marker="o", markersize=3,
-                   label=label) if points else None
+        if points:
+            axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=label)
     for axes in (left, right):
         axes.set_xlabel("step")
         axes.legend()
